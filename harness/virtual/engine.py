@@ -1,0 +1,128 @@
+"""The engine contract of the virtual driver: one replica, in virtual time.
+
+Two engines satisfy it: `fast.FastEngine` (cost per event) and `vllm_core.VllmCoreEngine` (vLLM's own
+scheduler, cost per engine step). They agree call for call; `tests/harness/virtual/test_differential.py`
+holds them to it.
+
+How a driver uses an engine. An engine works in steps; at the *boundary* between two steps it first
+completes the old one and then begins the next:
+
+    engine.submit(request, now)    at any time; the request joins the waiting queue at once
+    engine.next_boundary           time of the next boundary at which something is to be told, or inf
+    engine.complete(now)           at that time: ends the step(s), returns what came out of them
+    engine.begin(now)              after every fact of the same instant was handled (so a call that
+                                   arrives at `now` is seen by the step that starts at `now`); needed
+                                   after `complete`, and after `submit` to an idle engine
+
+`complete` and `begin` are legal only at `now == next_boundary`, or `begin` on an idle engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """vLLM's options of the same names. `kv_tokens` is the KV capacity; whole blocks of it are used."""
+
+    kv_tokens: int
+    block_size: int = 16
+    max_num_seqs: int = 1024
+    max_num_batched_tokens: int = 8192
+    scheduling_policy: str = "fcfs"  # or "priority"
+
+
+class Piece(NamedTuple):
+    """Part of a context: the first `tokens` tokens of content `key`."""
+
+    key: str
+    tokens: int
+
+
+@dataclass(slots=True)
+class EngineRequest:
+    """One call as an engine sees it.
+
+    `prompt` and `output` are contents. `known_tokens`: leading tokens of the prompt whose KV this
+    program had computed before, on any replica (to tell recompute from first prefill).
+    The engine fills in the second group; times are seconds of the virtual clock.
+    """
+
+    call_id: str
+    prompt: tuple[Piece, ...]
+    output: Piece
+    known_tokens: int = 0
+    priority: int = 0
+
+    prompt_tokens: int = 0
+    arrived_s: float = 0.0
+    scheduled_s: float = -1.0  # first time a step took it
+    first_token_s: float = -1.0
+    finished_s: float = -1.0
+    cached_tokens: int = -1  # prompt tokens found in the prefix cache when first scheduled
+    preemptions: int = 0
+    preempted_tokens: int = 0  # tokens computed again because of preemptions
+
+
+class EngineOutput(NamedTuple):
+    """What a completed step yields: calls whose first token came, and calls that finished.
+
+    A call with one output token stands in both lists. Order is the engine's own (running order).
+    """
+
+    first_tokens: list[EngineRequest]
+    finished: list[EngineRequest]
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Running totals since the engine started; `stp_*` are token-seconds.
+
+    The five `stp_*` sum to capacity x elapsed time: `decode` and `prefill` are held by running
+    requests, `recompute` is the share of prefill that this program had computed before, `caching` is
+    held by nobody but still cached, `unused` is blank.
+    """
+
+    queries: int = 0  # prompt tokens looked up in the prefix cache (vllm:prefix_cache_queries)
+    hits: int = 0  # of them found (vllm:prefix_cache_hits)
+    preemptions: int = 0
+    evicted_blocks: int = 0  # cached blocks overwritten
+    steps: int = 0
+    stp_decode: float = 0.0
+    stp_prefill: float = 0.0
+    stp_recompute: float = 0.0
+    stp_unused: float = 0.0
+    stp_caching: float = 0.0
+
+
+class EngineLoad(NamedTuple):
+    """A replica at one instant. Used: held by running requests. Cached: free to evict, reusable."""
+
+    running: int
+    waiting: int
+    used_tokens: int
+    cached_tokens: int
+    capacity_tokens: int
+
+
+class Engine(Protocol):
+    """One replica in virtual time; see the module's text for the order of calls."""
+
+    counters: EngineCounters
+
+    @property
+    def next_boundary(self) -> float: ...
+
+    def submit(self, request: EngineRequest, now: float) -> None:
+        """Queue a request. Raises `SetupError` when it can never fit the KV cache."""
+        ...
+
+    def complete(self, now: float) -> EngineOutput: ...
+
+    def begin(self, now: float) -> None: ...
+
+    def load(self, now: float) -> EngineLoad: ...
+
+
