@@ -55,6 +55,9 @@ class EngineRequest:
     output: Piece
     known_tokens: int = 0
     priority: int = 0
+    # The request whose prompt and output this prompt begins with, when there is one. Only a short cut:
+    # an engine may use it to avoid reading the common part again, and drops it once it has.
+    extends: EngineRequest | None = None
 
     prompt_tokens: int = 0
     arrived_s: float = 0.0
@@ -64,6 +67,7 @@ class EngineRequest:
     cached_tokens: int = -1  # prompt tokens found in the prefix cache when first scheduled
     preemptions: int = 0
     preempted_tokens: int = 0  # tokens computed again because of preemptions
+    place: object = None  # an engine's own note of where the context stands in its cache
 
 
 class EngineOutput(NamedTuple):
