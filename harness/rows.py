@@ -14,7 +14,7 @@ class ProgramRow(NamedTuple):
     """One row per program that arrived, in order of arrival."""
 
     program_id: Annotated[str, "identity, as sent to the server"]
-    index: Annotated[int, "position in the plan"]
+    position: Annotated[int, "position in the plan"]
     task_id: Annotated[str | None, "task the program works on"]
     arrived_s: Annotated[float, "the program exists and wants to start"]
     first_call_s: Annotated[float | None, "its first call reached the gateway"]
@@ -29,7 +29,7 @@ class ProgramRow(NamedTuple):
     worst_wait_s: Annotated[
         float, "longest wait of one call for its first scheduling: held, then queued; open waits count"
     ]
-    ended_at: Annotated[str, "finished, or unfinished when the run ended first"]
+    ended_at: Annotated[str, "finished, failed: why, or unfinished when the run ended first"]
 
 
 class CallRow(NamedTuple):
@@ -37,7 +37,7 @@ class CallRow(NamedTuple):
 
     program_id: Annotated[str, "program of the call"]
     call_id: Annotated[str, "identity of the call"]
-    index: Annotated[int, "position of the call in its program"]
+    position: Annotated[int, "position of the call in its program"]
     replica: Annotated[str, "replica that served it"]
     arrived_s: Annotated[float, "the request reached the gateway"]
     dispatched_s: Annotated[float, "the gateway handed it to the engine"]
