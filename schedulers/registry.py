@@ -1,0 +1,161 @@
+"""Schedulers by name: `name -> "module:Class"`, a path of the user's own, or an installed entry point.
+
+Lazy: a class is imported when it is asked for. An import error inside a user's module is the user's to
+see, so it is never swallowed; only "there is no such module" becomes `UnknownScheduler`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import isclass, signature
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+from schedulers.contract import NoConfig, Policy, PolicyFactory
+from schedulers.errors import BadConfig, NotAPolicy, UnknownScheduler, nearest
+from schedulers.parameters import parse_config
+
+NAMES: dict[str, str] = {
+    "vllm": "schedulers.vllm:Vllm",
+    "thunder": "schedulers.thunder:Thunder",
+}
+GROUP = "thunderbench.schedulers"
+_WITHOUT = "module:Class of your own"
+
+
+def resolve(name: str) -> PolicyFactory:
+    """The policy class called `name`: built in, from an entry point, or at the path `module:Class`.
+
+    Modules are also looked for in the current directory, after the installed ones. A class that lacks
+    `needs`, `observes` (default: nothing), `manages_sandboxes` (False), `Config` (`NoConfig`) or
+    `check_invariants` (does nothing) gets them. Raises `UnknownScheduler`, `NotAPolicy`.
+    """
+    path = NAMES.get(name)
+    if path is None and ":" in name:
+        path = name
+    if path is None:
+        path = _installed().get(name)
+    if path is None:
+        known = [known_name for known_name, _ in names()]
+        raise UnknownScheduler(
+            f"scheduler {name!r}", f"one of {', '.join(known)}, or {_WITHOUT}", nearest(name, known)
+        )
+    return _complete(_load(path), path)
+
+
+def build(name: str, overrides: Mapping[str, str], seed: int) -> Policy:
+    """The policy `name` with the fields of its `Config` given as text, the rest at their defaults.
+
+    Its random numbers depend on `name` and `seed` only. Raises `BadConfig` besides `resolve`'s errors.
+    """
+    factory = resolve(name)
+    config = parse_config(name, cast("Any", factory).Config, overrides)
+    policy = factory(config, Random(f"{name}:{seed}"))
+    if getattr(policy, "config", None) is None:
+        try:
+            cast("Any", policy).config = config
+        except AttributeError as error:
+            raise NotAPolicy(
+                f"{name} keeps no attribute `config`",
+                "self.config = config",
+                "Set it, or add it to __slots__.",
+            ) from error
+    return policy
+
+
+def config_of(policy: Policy) -> dict[str, Any]:
+    """Every parameter of a policy that `build` made, by name."""
+    config = getattr(policy, "config", None)
+    return dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isclass(config) else {}
+
+
+def names() -> list[tuple[str, str]]:
+    """The schedulers there are: name and one line each; installed ones are named, not imported."""
+    built_in = [(name, _first_line(_load(path))) for name, path in NAMES.items()]
+    installed = [(name, f"installed: {path}") for name, path in _installed().items() if name not in NAMES]
+    return built_in + sorted(installed)
+
+
+def _installed() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def _load(path: str) -> type[Any]:
+    module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise UnknownScheduler(f"scheduler {path!r}", "module:Class, as in my_module:MyPolicy")
+    module = _import(module_name, path)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            classes = [
+                key for key, value in vars(module).items() if isclass(value) and hasattr(value, "handle")
+            ]
+            raise UnknownScheduler(
+                f"{module_name} ({getattr(module, '__file__', 'built in')}) has no {attribute!r}",
+                f"one of its policies: {', '.join(classes) or 'it has none'}",
+                nearest(attribute, classes),
+            )
+        found = getattr(found, part)
+    if not isclass(found):
+        raise NotAPolicy(f"{path} is a {type(found).__name__}", "a class")
+    return found
+
+
+def _import(module_name: str, path: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # for good: the user's module may import its neighbours later
+    try:
+        return import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise
+        raise UnknownScheduler(
+            f"scheduler {path!r}: there is no module {missing!r}",
+            f"a module in {here} or an installed one",
+            nearest(path, list(NAMES)),
+        ) from error
+
+
+def _complete(found: type[Any], path: str) -> PolicyFactory:
+    for attribute, example in (("handle", "def handle(self, event, now)"), ("name", 'name = "mine"')):
+        if not hasattr(found, attribute):
+            raise NotAPolicy(f"{path} has no `{attribute}`", example, "See schedulers/contract.py.")
+    try:
+        signature(found).bind(None, None)
+    except TypeError as error:
+        raise NotAPolicy(f"{path} cannot be built ({error})", "__init__(self, config, rng)") from error
+    defaults = {
+        "needs": frozenset(),
+        "observes": frozenset(),
+        "manages_sandboxes": False,
+        "Config": NoConfig,
+        "check_invariants": lambda _self: None,
+    }
+    lacking = {key: value for key, value in defaults.items() if not hasattr(found, key)}
+    if lacking:
+        # a subclass, because the user's class is not ours to change
+        lacking |= {
+            "__module__": found.__module__,
+            "__qualname__": found.__qualname__,
+            "__doc__": found.__doc__,
+        }
+        found = type(found.__name__, (found,), lacking)
+    config = found.Config
+    if not (isclass(config) and dataclasses.is_dataclass(config)):
+        raise NotAPolicy(f"Config of {path} is {config!r}", "a frozen dataclass with defaults")
+    return cast("PolicyFactory", found)
+
+
+def _first_line(found: type[Any]) -> str:
+    return (found.__doc__ or "").strip().partition("\n")[0]
+
+
+__all__ = ["NAMES", "BadConfig", "build", "config_of", "names", "resolve"]
