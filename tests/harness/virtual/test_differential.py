@@ -1,0 +1,86 @@
+"""The fast engine and vLLM's own scheduler agree call for call.
+
+`THUNDERBENCH_DIFFERENTIAL_EXAMPLES=20000` looks longer, and at other scenarios each time;
+without it the same 600 scenarios are played every time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from harness.virtual.fast import FastEngine
+from harness.virtual.vllm_core import VllmCoreEngine
+from tests.harness.virtual.found import FOUND
+from tests.harness.virtual.scenario import Scenario, Trace, differences, play
+from tests.harness.virtual.strategies import scenarios
+
+pytestmark = pytest.mark.vllm
+
+LONGER = os.environ.get("THUNDERBENCH_DIFFERENTIAL_EXAMPLES")
+EXAMPLES = int(LONGER or 600)
+
+
+def features(scenario: Scenario, trace: Trace) -> set[str]:
+    """What a scenario exercised, judged by what happened in it."""
+    totals = {name: sum(getattr(c, name) for c in trace.counters) for name in ("preemptions", "hits")}
+    evicted = sum(counters.evicted_blocks for counters in trace.counters)
+    found = {f"policy {scenario.options.scheduling_policy}"}
+    if totals["preemptions"]:
+        found |= {"preempted", f"preempted under {scenario.options.scheduling_policy}"}
+    if any(call.preempted_tokens for call in trace.calls.values()):
+        found.add("computed again after preemption")
+    if totals["hits"]:
+        found.add("hit")
+    if evicted:
+        found.add("evicted")
+    if evicted and totals["preemptions"] and totals["hits"]:
+        found.add("hit, evicted and preempted")
+    if scenario.replicas > 1:
+        found.add("several replicas")
+    return found
+
+
+# Of 600 scenarios at least so many must have...
+ENOUGH = {
+    "preempted": 120,
+    "preempted under fcfs": 60,
+    "preempted under priority": 40,
+    "computed again after preemption": 60,
+    "evicted": 150,
+    "hit": 250,
+    "hit, evicted and preempted": 60,
+    "several replicas": 100,
+}
+
+
+def test_agreement_on_random_scenarios() -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=not LONGER,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(scenarios())
+    def agree(scenario: Scenario) -> None:
+        exact = play(scenario, VllmCoreEngine)
+        assert differences(exact, play(scenario, FastEngine)) == []
+        here = features(scenario, exact)
+        seen.update(here)
+        for feature in here:
+            event(feature)
+
+    agree()
+    lacking = {name: seen[name] for name, least in ENOUGH.items() if seen[name] < least * EXAMPLES / 600}
+    assert lacking == {}
+
+
+@pytest.mark.parametrize("scenario", FOUND.values(), ids=FOUND.keys())
+def test_agreement_where_they_once_differed(scenario: Scenario) -> None:
+    assert differences(play(scenario, VllmCoreEngine), play(scenario, FastEngine)) == []
