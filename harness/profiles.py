@@ -129,7 +129,7 @@ class Hardware:
         return f"{self.count}x{self.gpu.name}"
 
 
-_Profile = TypeVar("_Profile", ModelProfile, Gpu)
+_Profile = TypeVar("_Profile", bound=ModelProfile | Gpu)
 
 
 def model_names() -> tuple[str, ...]:
@@ -236,7 +236,7 @@ def _splits(profile: ModelProfile, n_gpu: int) -> bool:
 def _find(kind: str, name: str, known: Mapping[str, _Profile]) -> _Profile:
     wanted = _plain(name)
     for official, profile in known.items():
-        if wanted in map(_plain, (official, *profile.aliases)):
+        if wanted in {_plain(official), *map(_plain, profile.aliases)}:
             return profile
     raise SetupError(f"{kind} {name!r}", f"one of {', '.join(known)}", _nearest(name, known))
 
