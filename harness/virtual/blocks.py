@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.virtual.content import Branch
+from harness.virtual.engine import EngineCounters
 
 
 class Extent:
@@ -98,11 +99,11 @@ def path_of(branch: Branch, length: int, block_size: int) -> list[Stretch]:
 class BlockPool:
     """`blocks` blocks of KV. `blank` hold nothing, `idle` are cached but held by nobody."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, counters: EngineCounters) -> None:
         self.blocks = blocks
         self.blank = blocks
         self.idle = 0
-        self.evicted = 0
+        self._counters = counters
         self._shelves: dict[Branch, Shelf] = {}
         self._queue = Extent(Shelf(Branch(None, 0)), 0, 0, 0)  # ring; .newer of it is the oldest
 
@@ -167,7 +168,7 @@ class BlockPool:
         count -= self.blank
         self.blank = 0
         self.idle -= count
-        self.evicted += count
+        self._counters.evicted_blocks += count
         assert self.idle >= 0, "allocated more blocks than are free"
         while count:
             oldest = self._queue.newer

@@ -1,0 +1,200 @@
+"""A program while it runs: which calls are open, what its context is, what its rows will say."""
+
+from __future__ import annotations
+
+from harness.rows import CallRow, ProgramRow
+from harness.virtual.engine import EngineRequest, Piece
+from workloads.model import Call, Program
+
+
+class LiveCall:
+    """One step in progress: a call and the tool runs after it. Times in seconds; -1: not yet."""
+
+    __slots__ = (
+        "arrived_s",
+        "call",
+        "dispatched_s",
+        "index",
+        "program",
+        "replica",
+        "request",
+        "tools_left",
+        "tools_started_s",
+    )
+
+    def __init__(self, program: LiveProgram, index: int, request: EngineRequest, now: float) -> None:
+        self.program = program
+        self.index = index
+        self.call: Call = program.program.calls[index]
+        self.request = request
+        self.arrived_s = now
+        self.dispatched_s = -1.0
+        self.replica = ""
+        self.tools_left = len(self.call.tools)
+        self.tools_started_s = -1.0
+
+    def waited_s(self, now: float) -> float:
+        """From arrival to first scheduling, or to `now` while it still waits."""
+        scheduled = self.request.scheduled_s
+        return (scheduled if scheduled >= 0.0 else now) - self.arrived_s
+
+    def recomputed(self) -> int:
+        """Tokens computed again: known before but no longer cached, or lost to preemptions."""
+        r = self.request
+        return max(0, r.known_tokens - r.cached_tokens) + r.preempted_tokens
+
+    def row(self, now: float) -> CallRow:
+        """The step's row; its six parts add up to `now - arrived_s`."""
+        r = self.request
+        tools_from = self.tools_started_s if self.tools_started_s >= 0.0 else r.finished_s
+        return CallRow(
+            self.program.program.program_id,
+            self.call.call_id,
+            self.index,
+            self.replica,
+            self.arrived_s,
+            self.dispatched_s,
+            r.scheduled_s,
+            r.first_token_s,
+            r.finished_s,
+            now,
+            r.prompt_tokens,
+            r.cached_tokens,
+            r.known_tokens,
+            self.recomputed(),
+            self.call.output.tokens,
+            r.preemptions,
+            self.dispatched_s - self.arrived_s,
+            r.scheduled_s - self.dispatched_s,
+            r.first_token_s - r.scheduled_s,
+            r.finished_s - r.first_token_s,
+            tools_from - r.finished_s,
+            now - tools_from,
+        )
+
+
+class LiveProgram:
+    """A program that has arrived and not ended."""
+
+    def __init__(self, program: Program, index: int, now: float) -> None:
+        self.program = program
+        self.index = index
+        self.arrived_s = now
+        self.first_call_s: float | None = None
+        self.sandbox = "none"  # none, preparing, ready
+        self.waiting_for_sandbox: list[LiveCall] = []
+        self.open: dict[int, LiveCall] = {}  # by index of the call
+        self.failed: str | None = None
+        self.pauses = self.steps = 0
+        self._requests: dict[str, EngineRequest] = {}  # finished or running calls others may extend
+        self._last: EngineRequest | None = None
+        self._positions = {call.call_id: i for i, call in enumerate(program.calls)}
+        self._missing = [len(set(call.after)) for call in program.calls]
+        self._followers: list[list[int]] = [[] for _ in program.calls]
+        self._extenders = [0] * len(program.calls)
+        for i, call in enumerate(program.calls):
+            for before in set(call.after):
+                self._followers[self._positions[before]].append(i)
+            if call.parent is not None:
+                self._extenders[self._positions[call.parent]] += 1
+        self._sums = [0, 0, 0, 0]  # prompt, cached, output, recomputed
+        self._worst_wait_s = 0.0
+
+    def roots(self) -> list[int]:
+        """Indices of the calls that wait for nothing."""
+        return [i for i, missing in enumerate(self._missing) if not missing]
+
+    def start(self, index: int, now: float) -> LiveCall:
+        """Build the request of a call whose predecessors have ended."""
+        call = self.program.calls[index]
+        new = tuple(Piece(segment.key, segment.tokens) for segment in call.new)
+        output = Piece(call.output.key, call.output.tokens)
+        parent = self._parent(call)
+        if parent is None:
+            request = EngineRequest(call.call_id, new, output, known_tokens=self._seen_before(new))
+            request.prompt_tokens = sum(piece.tokens for piece in new)
+        else:
+            request = EngineRequest(
+                call.call_id,
+                (*parent.prompt, parent.output, *new),
+                output,
+                known_tokens=parent.prompt_tokens + parent.output.tokens - 1,
+                extends=parent,
+            )
+            request.prompt_tokens = (
+                parent.prompt_tokens + parent.output.tokens + sum(piece.tokens for piece in new)
+            )
+        if self._extenders[index]:
+            self._requests[call.call_id] = request
+        self._last = request
+        live = self.open[index] = LiveCall(self, index, request, now)
+        if self.first_call_s is None:
+            self.first_call_s = now
+        return live
+
+    def end(self, live: LiveCall, now: float) -> list[int]:
+        """A step ended; returns the calls that may start because of it."""
+        del self.open[live.index]
+        self.steps += 1
+        r = live.request
+        sums = self._sums
+        sums[0] += r.prompt_tokens
+        sums[1] += r.cached_tokens
+        sums[2] += r.output.tokens
+        sums[3] += live.recomputed()
+        self._worst_wait_s = max(self._worst_wait_s, live.waited_s(now))
+        ready = []
+        for follower in self._followers[live.index]:
+            self._missing[follower] -= 1
+            if not self._missing[follower]:
+                ready.append(follower)
+        return ready
+
+    def row(self, now: float, *, finished: bool) -> ProgramRow:
+        """The program's row, when it ended or when the run did."""
+        program = self.program
+        waits = [live.waited_s(now) for live in self.open.values()]
+        ended_at = "unfinished"
+        if finished:
+            ended_at = "finished" if self.failed is None else f"failed: {self.failed}"
+        return ProgramRow(
+            program.program_id,
+            self.index,
+            program.task_id,
+            self.arrived_s,
+            self.first_call_s,
+            now if finished else None,
+            len(program.calls),
+            self.steps,
+            self._sums[0],
+            self._sums[1],
+            self._sums[2],
+            self._sums[3],
+            self.pauses,
+            max([self._worst_wait_s, *waits]),
+            ended_at,
+        )
+
+    def _parent(self, call: Call) -> EngineRequest | None:
+        if call.parent is None:
+            return None
+        parent = self._requests[call.parent]
+        position = self._positions[call.parent]
+        self._extenders[position] -= 1
+        if not self._extenders[position]:
+            del self._requests[call.parent]
+        return parent
+
+    def _seen_before(self, prompt: tuple[Piece, ...]) -> int:
+        """Leading tokens of a rebuilt prompt that the program's previous call had computed."""
+        if self._last is None:
+            return 0
+        seen = 0
+        before = (*self._last.prompt, self._last.output)
+        for mine, theirs in zip(prompt, before, strict=False):
+            if mine.key != theirs.key:
+                break
+            seen += min(mine.tokens, theirs.tokens)
+            if mine.tokens != theirs.tokens:
+                break
+        return min(seen, self._last.prompt_tokens + self._last.output.tokens - 1)
