@@ -46,23 +46,29 @@ def _parse(policy: str, name: str, kind: Any, text: str) -> Any:
             return None
         if len(kinds) == 1:
             return _parse(policy, name, kinds[0], text)
-    elif get_origin(kind) is Literal:
-        return _choose(policy, name, {str(value): value for value in get_args(kind)}, text)
-    elif isinstance(kind, type) and issubclass(kind, Enum):
-        return _choose(policy, name, {str(member.value): member for member in kind}, text)
-    elif kind is bool:
-        return _choose(policy, name, _TRUTHS, text.lower())
-    elif kind in (int, float):
+    choices = _choices(kind)
+    if choices is not None:
+        return _choose(policy, name, choices, text)
+    if kind in (int, float):
         try:
             return kind(text)
         except ValueError as error:
             what = "a whole number" if kind is int else "a number"
             raise BadConfig(f"{policy}.{name} = {text!r}", what) from error
-    elif kind is str:
+    if kind is str:
         return text
     raise BadConfig(
         f"{policy}.{name} is a {kind}", "a parameter that text can give: a number, a word, a flag"
     )
+
+
+def _choices(kind: Any) -> Mapping[str, Any] | None:
+    """The words that stand for values of a type with few values; null for other types."""
+    if get_origin(kind) is Literal:
+        return {str(value): value for value in get_args(kind)}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {str(member.value): member for member in kind}
+    return _TRUTHS if kind is bool else None
 
 
 def _choose(policy: str, name: str, choices: Mapping[str, Any], text: str) -> Any:

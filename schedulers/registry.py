@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, cast
 
 from schedulers.contract import NoConfig, Policy, PolicyFactory
-from schedulers.errors import BadConfig, NotAPolicy, UnknownScheduler, nearest
+from schedulers.errors import NotAPolicy, UnknownScheduler, nearest
 from schedulers.parameters import parse_config
 
 NAMES: dict[str, str] = {
@@ -38,6 +38,9 @@ def resolve(name: str) -> PolicyFactory:
     path = NAMES.get(name)
     if path is None and ":" in name:
         path = name
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)  # for good: the user's module may import its neighbours later
     if path is None:
         path = _installed().get(name)
     if path is None:
@@ -108,9 +111,6 @@ def _load(path: str) -> type[Any]:
 
 
 def _import(module_name: str, path: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # for good: the user's module may import its neighbours later
     try:
         return import_module(module_name)
     except ModuleNotFoundError as error:
@@ -119,7 +119,7 @@ def _import(module_name: str, path: str) -> Any:
             raise
         raise UnknownScheduler(
             f"scheduler {path!r}: there is no module {missing!r}",
-            f"a module in {here} or an installed one",
+            f"a module in {Path.cwd()} or an installed one",
             nearest(path, list(NAMES)),
         ) from error
 
@@ -156,6 +156,3 @@ def _complete(found: type[Any], path: str) -> PolicyFactory:
 
 def _first_line(found: type[Any]) -> str:
     return (found.__doc__ or "").strip().partition("\n")[0]
-
-
-__all__ = ["NAMES", "BadConfig", "build", "config_of", "names", "resolve"]
