@@ -1,0 +1,1 @@
+"""What is asked of a server: programs, generators, recorded runs, arrivals, token-exact contents."""

@@ -96,14 +96,19 @@ class Batch:
     def ended(self) -> list[Live]:
         """Let go those whose last token the step in progress generates, in running order."""
         ended = []
-        ends, step = self._ends, self.step
-        while ends and ends[0][0] <= step:
-            _, order, live = heapq.heappop(ends)
-            # An entry is out of date when its request was preempted or sat out a step since.
-            if live.last_step == step and live.order == order:
-                self.part(live)
-                ended.append(live)
+        while self.size and self._next_end() == self.step:
+            live = heapq.heappop(self._ends)[2]
+            self.part(live)
+            ended.append(live)
         return ended
+
+    def _next_end(self) -> int:
+        """The step that generates somebody's last token. There must be somebody."""
+        while True:
+            last_step, order, live = self._ends[0]
+            if live.last_step == last_step and live.order == order:
+                return last_step
+            heapq.heappop(self._ends)  # out of date: preempted, or sat out a step
 
     def blocks_for(self, steps: int) -> int:
         """Blocks that the next `steps` steps take."""
@@ -119,7 +124,7 @@ class Batch:
         """How many more steps go like the one just begun: until somebody ends, or blocks run out."""
         if not self.size:
             return 0
-        steps = self._ends[0][0] - self.step
+        steps = self._next_end() - self.step
         if self.blocks_for(steps) <= free:
             return steps
         steps = 0
