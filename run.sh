@@ -19,8 +19,9 @@ has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
 # The first Python >= 3.11, one that can make virtual environments if there is any.
 find_python() {
-  local candidate found=""
-  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 /usr/bin/python3; do
+  local candidate found="" candidates=(python3.11 python3.12 python3.13 python3 /usr/bin/python3)
+  [[ -z ${PYTHON-} ]] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
     is_recent "$candidate" || continue
     if has_venv "$candidate"; then
       printf '%s\n' "$candidate"
