@@ -49,12 +49,13 @@ make_venv() {
   fi
   local base
   base=$(find_python)
-  if [[ -z $base ]] || ! has_venv "$base"; then
+  if ! has_venv "$base" && [[ -z ${PYTHON-} ]]; then
     install_system_python
     base=$(find_python)
   fi
-  if [[ -z $base ]] || ! has_venv "$base"; then
-    say "run.sh: this system's Python is older than 3.11 or lacks venv; set PYTHON to one that fits."
+  if ! has_venv "$base"; then
+    say "run.sh: ${PYTHON:-the Python of this system} is missing, older than 3.11 or lacks the venv module."
+    say "Set PYTHON to an interpreter that fits, such as PYTHON=python3.12 ./run.sh"
     exit 2
   fi
   say "Making $venv with $("$base" -V) ..."
