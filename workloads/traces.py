@@ -1,0 +1,251 @@
+"""Recorded programs: `trace:FILE`, JSON lines, one program per line.
+
+A program has `program_id`, `steps` and, where known, `workload`, `task_id`, `shared_prefix_tokens`,
+`env_prepare_s`, `image_size_mb`. A step has `prompt_tokens` (its whole prompt), `new_prompt_tokens`
+(tokens of it not contained in the previous prompt and output), `output_tokens` and, where known,
+`tool`, `tool_duration_s`, `gap_s` (end of the response to the next request: preferred as acting time)
+and `observation_tokens`. Other fields are ignored.
+
+How a prompt is put together from these numbers. A step reuses `prompt_tokens - new_prompt_tokens`
+tokens of the previous context (previous prompt, then previous output):
+
+- it reuses all of it: an append; the step extends the previous call by its new tokens;
+- it reuses the previous prompt but for less than a block of 64 tokens, and none of the output,
+  although the prompt has room for the output: the source (Claude Code sessions of kv-cache-tester)
+  compares prompts with prompts, in blocks, and counts the output as new; an append as well;
+- it reuses less: the context was cut there (an output dropped, a history rewritten); the step starts
+  a prompt of its own from the first `reuse` tokens of the previous context.
+
+Reusing more than there was, or a negative count, is a `TraceError`. The file is checked whole when it
+is opened, line by line; what stays in memory is the place of each line.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from workloads.errors import WorkloadError
+from workloads.model import Call, Program, SandboxNeed, Segment, SegmentKind, ToolRun
+from workloads.params import flat, override, param
+from workloads.sampling import stream
+from workloads.trace_records import Record, Step, parse_record
+
+_BLOCK = 64  # tokens per hash block of the sources that compare prompts block by block
+
+
+@dataclass(frozen=True, slots=True)
+class TraceParams:
+    """What the file does not say."""
+
+    shuffle: bool = param(
+        default=True, meaning="play the programs in an order drawn from the seed, not as written"
+    )
+    missing_acting_s: float = param(
+        0.0, "acting time between two steps where none was recorded", unit="s", high=1e6
+    )
+
+
+class TraceWorkload:
+    """The recorded programs of one file, replayed in rounds.
+
+    The first round has the recorded programs, each later round has them again with ids and contents of
+    their own. Raises WorkloadError when the file cannot be read or holds no program, TraceError at the
+    first malformed line.
+    """
+
+    def __init__(
+        self, file: str | Path, *, seed: int = 0, overrides: Mapping[str, str] | None = None
+    ) -> None:
+        self.file, self.seed = Path(file), seed
+        self.settings = override(TraceParams(), overrides or {})
+        self._offsets = array("Q")
+        self._lines = array("L")
+        self._orders: dict[int, list[int]] = {}
+        steps = timeless = 0
+        for number, offset, record in self._scan():
+            self._offsets.append(offset)
+            self._lines.append(number)
+            steps += len(record.steps)
+            timeless += sum(step.acting_s is None for step in record.steps[:-1])
+        if not self._offsets:
+            raise WorkloadError(f"{self.file} holds no program", "JSON lines, one program per line")
+        self._counts = steps, timeless
+
+    @property
+    def name(self) -> str:
+        """`trace:FILE`."""
+        return f"trace:{self.file}"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Resolved parameters."""
+        return flat(self.settings)
+
+    @property
+    def size(self) -> int:
+        """Number of programs in the file."""
+        return len(self._offsets)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was read, and what had to be assumed."""
+        steps, timeless = self._counts
+        notes = [
+            f"Source: {self.size} recorded programs with {steps} steps in {self.file.name}.",
+            (
+                "Assumption: contents are fresh per program; only `shared_prefix_tokens` are shared, among "
+                "programs of one `workload`."
+            ),
+        ]
+        if timeless:
+            acting = self.settings.missing_acting_s
+            notes.append(
+                f"Assumption: {timeless} steps have no recorded acting time; they take {acting:g} s "
+                "(missing_acting_s)."
+            )
+        return tuple(notes)
+
+    def program(self, index: int) -> Program:
+        """Program `index`; past the end of the file another round begins."""
+        if index < 0:
+            raise WorkloadError(f"program {index}", "an index of at least 0")
+        round_, place = divmod(index, self.size)
+        row = self._order(round_)[place]
+        with self._open() as lines:
+            lines.seek(self._offsets[row])
+            record = parse_record(str(self.file), self._lines[row], lines.readline())
+        name = f"{record.program_id}/{self.seed}/{index}"
+        return _Builder(record, name, self.settings.missing_acting_s).program()
+
+    def _order(self, round_: int) -> list[int]:
+        """Which line each place of a round plays (Fisher-Yates on the seed's own stream)."""
+        if round_ not in self._orders:
+            rows = list(range(self.size))
+            if self.settings.shuffle:
+                random = stream(self.seed, "trace", "order", round_).random
+                for i in range(len(rows) - 1, 0, -1):
+                    j = int(random() * (i + 1))
+                    rows[i], rows[j] = rows[j], rows[i]
+            self._orders = {round_: rows}  # one round at a time is enough
+        return self._orders[round_]
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.file.open("rb")
+        except OSError as error:
+            raise WorkloadError(
+                f"{self.file} cannot be read ({error.strerror})", "a readable file of JSON lines"
+            ) from error
+
+    def _scan(self) -> Iterator[tuple[int, int, Record]]:
+        """Line number, byte offset and content of every program, one at a time."""
+        offset = 0
+        with self._open() as lines:
+            try:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield number, offset, parse_record(str(self.file), number, line)
+                    offset += len(line)
+            except OSError as error:
+                raise WorkloadError(f"{self.file} cannot be read ({error.strerror})", "a file") from error
+
+
+# ------------------------------------------------------------------ numbers to programs
+
+
+class _Builder:
+    """One recorded program made into calls.
+
+    `context` is the previous call's prompt and output as segments; `total` their tokens.
+    """
+
+    def __init__(self, record: Record, name: str, missing_acting_s: float) -> None:
+        self.record, self.name, self.missing = record, name, missing_acting_s
+        self.context: list[Segment] = []
+        self.total = 0
+
+    def program(self) -> Program:
+        record = self.record
+        sandbox = self._sandbox()
+        calls: list[Call] = []
+        for k, step in enumerate(record.steps):
+            call_id = f"{self.name}/{k}"
+            parent, new = self._prompt(step, call_id, calls[-1].call_id if calls else None)
+            output = Segment(f"{call_id}/out", SegmentKind.THOUGHT, step.output)
+            after = (calls[-1].call_id,) if calls else ()
+            following = record.steps[k + 1] if k + 1 < len(record.steps) else None
+            tools = self._tools(step, following, sandbox=sandbox is not None)
+            calls.append(Call(call_id, parent, new, output, after, tools))
+            self.context.append(output)
+            self.total = step.prompt + step.output
+        return Program(self.name, tuple(calls), sandbox, record.task_id)
+
+    def _prompt(
+        self, step: Step, call_id: str, previous: str | None
+    ) -> tuple[str | None, tuple[Segment, ...]]:
+        """Parent and new segments of a step; moves `context` on to its prompt."""
+        if previous is None:
+            self.context = self._first(step.prompt, call_id)
+            return None, tuple(self.context)
+        reuse = _reuse(step, self.total, self.context[-1].tokens)
+        if reuse < self.total:
+            self.context = _cut(self.context, reuse)
+        fresh = _segments(f"{call_id}/new", SegmentKind.OBSERVATION, step.prompt - reuse)
+        self.context.extend(fresh)
+        return (previous, fresh) if reuse == self.total else (None, tuple(self.context))
+
+    def _first(self, tokens: int, call_id: str) -> list[Segment]:
+        shared = min(self.record.shared, tokens)
+        key = f"trace/{self.record.workload}/shared"
+        return [
+            *_segments(key, SegmentKind.SYSTEM_PROMPT, shared),
+            *_segments(f"{call_id}/task", SegmentKind.TASK, tokens - shared),
+        ]
+
+    def _tools(self, step: Step, following: Step | None, *, sandbox: bool) -> tuple[ToolRun, ...]:
+        acting = step.acting_s
+        if acting is None:
+            if following is None:  # the program's last words: nothing ran after them
+                return ()
+            acting = self.missing
+        seen = step.observation
+        if seen is None:
+            seen = following.new if following else 0
+        return (ToolRun(step.tool, acting, seen, needs_sandbox=sandbox and step.tool != "user_turn"),)
+
+    def _sandbox(self) -> SandboxNeed | None:
+        """Recorded preparation already holds the load it was recorded under, so nothing is added."""
+        record = self.record
+        if record.prepare_s is None:
+            return None
+        image = record.task_id or record.program_id
+        return SandboxNeed(image, record.image_bytes, 0, record.prepare_s, 0.0)
+
+
+def _reuse(step: Step, total: int, output: int) -> int:
+    """Tokens of the previous context (`total`, its last `output` generated) that the step keeps."""
+    reuse = step.prompt - step.new
+    before = total - output
+    output_counted_as_new = before - _BLOCK < reuse <= before and step.prompt >= total
+    return total if output_counted_as_new else reuse
+
+
+def _cut(context: list[Segment], tokens: int) -> list[Segment]:
+    """The first `tokens` tokens of a context."""
+    kept: list[Segment] = []
+    for segment in context:
+        if tokens <= 0:
+            break
+        whole = segment.tokens <= tokens
+        kept.append(segment if whole else Segment(segment.key, segment.kind, tokens))
+        tokens -= segment.tokens
+    return kept
+
+
+def _segments(key: str, kind: SegmentKind, tokens: int) -> tuple[Segment, ...]:
+    """One segment, or none where there are no tokens."""
+    return (Segment(key, kind, tokens),) if tokens else ()
