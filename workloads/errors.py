@@ -23,7 +23,7 @@ class WorkloadError(Exception):
         return f"{text}. {self.fix}" if self.fix else text
 
 
-class UnknownWorkload(WorkloadError):  # noqa: N818 - reads as the fact it states
+class UnknownWorkload(WorkloadError):
     """No workload is called `name`. `nearest` holds the known names that look like it."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:

@@ -44,16 +44,18 @@ def override(params: Params, overrides: Mapping[str, str]) -> Params:
     Raises WorkloadError, naming the known and the nearest fields, for an unknown name, and for a value
     that is no number of the field's type or lies outside its limits.
     """
-    known = {described.name: described for described in describe_params(params)}
+    known = {name: (spec, value) for name, spec, value in _leaves(params, "")}
+    values: dict[str, Scalar] = {}
     for name, text in overrides.items():
         if name not in known:
             raise WorkloadError(
                 f"no parameter is called {name!r}",
                 f"one of {', '.join(known)}" if known else "none: this workload has no parameters",
-                nearest_hint(get_close_matches(name, known, n=3, cutoff=0.5)),
+                nearest_hint(get_close_matches(name, known, n=3, cutoff=0.6)),
             )
-        params = _set(params, name.split("."), name, text)
-    return params
+        values[name] = _parse(*known[name], name, text)
+    changed: Params = _rebuilt(params, "", values)
+    return changed
 
 
 def describe_params(params: object) -> Iterator[Described]:
@@ -79,13 +81,15 @@ def _leaves(params: object, prefix: str) -> Iterator[tuple[str, Field[Any], Scal
             yield f"{prefix}{spec.name}", spec, value
 
 
-def _set(params: Any, path: list[str], name: str, text: str) -> Any:
-    head, *rest = path
-    old = getattr(params, head)
-    if rest:
-        return replace(params, **{head: _set(old, rest, name, text)})
-    (spec,) = (spec for spec in fields(params) if spec.name == head)
-    return replace(params, **{head: _parse(spec, old, name, text)})
+def _rebuilt(params: Any, prefix: str, values: Mapping[str, Scalar]) -> Any:
+    """`params` with all `values` set at once, so that checks across fields see only the outcome."""
+    changes: dict[str, Any] = {}
+    for spec in fields(params):
+        name, old = f"{prefix}{spec.name}", getattr(params, spec.name)
+        changes[spec.name] = (
+            _rebuilt(old, f"{name}.", values) if is_dataclass(old) else values.get(name, old)
+        )
+    return replace(params, **changes)
 
 
 def _parse(spec: Field[Any], old: Scalar, name: str, text: str) -> Scalar:

@@ -10,7 +10,7 @@ How a prompt is put together from these numbers. A step reuses `prompt_tokens - 
 tokens of the previous context (previous prompt, then previous output):
 
 - it reuses all of it: an append; the step extends the previous call by its new tokens;
-- it reuses the previous prompt but for less than a block of 64 tokens, and none of the output,
+- it reuses the previous prompt but for at most a block of 64 tokens, and none of the output,
   although the prompt has room for the output: the source (Claude Code sessions of kv-cache-tester)
   compares prompts with prompts, in blocks, and counts the output as new; an append as well;
 - it reuses less: the context was cut there (an output dropped, a history rewritten); the step starts
@@ -230,7 +230,7 @@ def _reuse(step: Step, total: int, output: int) -> int:
     """Tokens of the previous context (`total`, its last `output` generated) that the step keeps."""
     reuse = step.prompt - step.new
     before = total - output
-    output_counted_as_new = before - _BLOCK < reuse <= before and step.prompt >= total
+    output_counted_as_new = before - _BLOCK <= reuse <= before and step.prompt >= total
     return total if output_counted_as_new else reuse
 
 

@@ -1,4 +1,4 @@
-from itertools import islice
+from itertools import islice, pairwise
 from statistics import mean, pvariance
 
 import pytest
@@ -11,7 +11,7 @@ from workloads.errors import WorkloadError
 
 def gaps(arrivals, count=4000):
     times = [0.0, *islice(arrivals.times(), count)]
-    return [b - a for a, b in zip(times, times[1:], strict=False)]
+    return [b - a for a, b in pairwise(times)]
 
 
 def test_golden_times():

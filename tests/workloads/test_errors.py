@@ -6,7 +6,9 @@ from workloads.errors import TraceError, UnknownWorkload, WorkloadError
 
 
 def test_text_says_found_expected_and_fix():
-    assert str(WorkloadError("7 apples", "at most 5", "Eat two.")) == "7 apples; expected at most 5. Eat two."
+    assert (
+        str(WorkloadError("7 apples", "at most 5", "Eat two.")) == "7 apples; expected at most 5. Eat two."
+    )
     assert str(WorkloadError("7 apples", "at most 5")) == "7 apples; expected at most 5"
 
 
@@ -19,7 +21,9 @@ def test_unknown_workload_lists_known_and_nearest():
 
 def test_trace_error_names_file_line_and_field():
     error = TraceError("runs.jsonl", 3, "steps[2].output_tokens", "-1", "a whole number from 0")
-    assert str(error) == "runs.jsonl, line 3, field steps[2].output_tokens: -1; expected a whole number from 0"
+    assert (
+        str(error) == "runs.jsonl, line 3, field steps[2].output_tokens: -1; expected a whole number from 0"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Ends:
+    low: float = param(1.0, "lower end")
+    high: float = param(2.0, "upper end")
+
+    def __post_init__(self):
+        if self.high < self.low:
+            raise WorkloadError(f"ends {self.low} and {self.high}", "a rise")
+
+
+@dataclass(frozen=True)
 class Settings:
     steps: Group = field(default_factory=Group)
     shuffle: bool = param(default=True, meaning="whether")
@@ -28,7 +38,9 @@ def test_dotted_names_set_fields_of_their_type():
 
 
 def test_description_has_meaning_unit_and_source():
-    assert next(describe_params(Settings())) == Described("steps.median", 77.0, "calls", "how many", "a paper")
+    assert next(describe_params(Settings())) == Described(
+        "steps.median", 77.0, "calls", "how many", "a paper"
+    )
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest():
@@ -61,3 +73,10 @@ def test_absurd_values_are_refused_by_name(name, text):
 def test_a_group_is_not_a_parameter():
     with pytest.raises(WorkloadError, match="no parameter is called 'steps'"):
         override(Settings(), {"steps": "3"})
+
+
+def test_checks_across_fields_see_all_overrides_at_once():
+    both = {"low": "5", "high": "6"}
+    assert override(Ends(), both) == Ends(5.0, 6.0)
+    with pytest.raises(WorkloadError, match="a rise"):
+        override(Ends(), {"low": "5"})

@@ -12,7 +12,9 @@ from workloads.sampling import Table, data_file, data_table, exp, ln, normal, st
 def test_streams_are_fixed_by_seed_and_names():
     assert stream(0, "a", 1).random() == 0.5709313757584156
     assert stream(0, "a", 1).random() == stream(0, "a", 1).random()
-    different = {stream(*names).random() for names in [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a1")]}
+    different = {
+        stream(*names).random() for names in [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a1")]
+    }
     assert len(different) == 5
 
 
@@ -22,7 +24,9 @@ def test_logarithm_and_exponential_agree_with_the_library(x):
     assert exp(math.log(x)) == pytest.approx(x, rel=1e-12)
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10).map(sorted), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10).map(sorted), st.floats(0, 1), st.floats(0, 1)
+)
 def test_a_table_never_falls_and_stays_within_its_ends(values, u, v):
     table = Table([100 * i / (len(values) - 1) for i in range(len(values))], values)
     low, high = table.at(min(u, v)), table.at(max(u, v))
