@@ -20,4 +20,13 @@ FOUND = {
             Play("b", (Turn((Piece("b", 5),), Piece("bo", 6)),), 0.0046),
         ),
     ),
+    # The same, and those who stay must not be counted as one step further.
+    "who stays after a step that schedules nothing": Scenario(
+        EngineOptions(56, 7, 2, 20, "priority"),
+        STEP_TIMES[0],
+        (
+            Play("a", (Turn((Piece("a", 30),), Piece("ao", 7)),), 0.0018),
+            Play("c", (Turn((Piece("c", 10),), Piece("co", 7)),), 0.0018),
+        ),
+    ),
 }
