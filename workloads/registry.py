@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -60,7 +59,8 @@ def _factory(name: str) -> WorkloadFactory:
         raise WorkloadError(
             f"{name!r}: module {module_name} has no class {attribute}", "a class that makes a workload"
         )
-    return partial(found)
+    factory: WorkloadFactory = found
+    return factory
 
 
 def _plug_ins() -> dict[str, str]:

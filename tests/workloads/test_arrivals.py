@@ -2,7 +2,7 @@ from itertools import islice, pairwise
 from statistics import mean, pvariance
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads.arrivals import ClosedLoop, Gamma, GivenTimes, Poisson
@@ -33,6 +33,7 @@ def test_gamma_has_the_rate_and_a_variance_that_falls_with_burstiness(burstiness
     assert pvariance(seen) == pytest.approx(0.0625 / burstiness, rel=0.25)
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.01, 1000), burstiness=st.floats(0.05, 50), seed=st.integers(0, 5))
 def test_open_loops_never_go_back_and_keep_to_microseconds(rate, burstiness, seed):
     for arrivals in (Poisson(rate, seed), Gamma(rate, burstiness, seed)):

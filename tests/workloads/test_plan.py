@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from workloads.model import Call, Program, SandboxNeed, Segment, SegmentKind, ToolRun
 from workloads.plan import plan_hash, program_from_json, program_to_json
@@ -40,6 +41,7 @@ def test_the_hash_does_not_depend_on_the_hash_seed():
         subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=True,

@@ -2,7 +2,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads.errors import WorkloadError
@@ -18,12 +18,14 @@ def test_streams_are_fixed_by_seed_and_names():
     assert len(different) == 5
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 1e6))
 def test_logarithm_and_exponential_agree_with_the_library(x):
     assert ln(x) == pytest.approx(math.log(x), rel=1e-14, abs=1e-14)
     assert exp(math.log(x)) == pytest.approx(x, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10).map(sorted), st.floats(0, 1), st.floats(0, 1)
 )
