@@ -227,8 +227,9 @@ class FastEngine:
         return min(partial.length - partial.computed, self.options.max_num_batched_tokens - new)
 
     def _run_running(self) -> bool:
-        """Begin a step: blocks for the decoding. Changes nothing, and says False, when the blocks for
-        all that runs are not there.
+        """Begin a step: take the blocks that decoding needs.
+
+        Changes nothing, and says False, when the blocks for all that runs are not there.
         """
         need = self.batch.blocks_for(1)
         more = 0
@@ -263,9 +264,10 @@ class FastEngine:
             self.partial = live
 
     def _admit(self, live: Live, budget: int, now: float) -> tuple[int, bool]:
-        """Take the head of the queue: tokens scheduled, 0 when it does not fit; then the second value
-        says whether that may change before any running request ends, because somebody is generating
-        the very block that it would need next.
+        """Take the head of the queue: tokens scheduled, 0 when it does not fit.
+
+        The second value says whether that may change before any running request ends, because
+        somebody is generating the very block that it would need next.
         """
         hits, found, frontier = self._find(live)
         need = -(-live.length // self.options.block_size) - found
@@ -293,8 +295,9 @@ class FastEngine:
         return n, False
 
     def _find(self, live: Live) -> tuple[list[Hit], int, Branch | None]:
-        """The longest cached prefix that leaves a token to compute: hits, their blocks, and the branch
-        where the cache ends short of that.
+        """The longest cached prefix that leaves a token to compute.
+
+        Returns the hits, how many blocks they are, and the branch where the cache ends short of that.
         """
         limit = (live.length - 1) // self.options.block_size
         hits: list[Hit] = []
@@ -310,8 +313,9 @@ class FastEngine:
         return hits, found, None
 
     def preempt(self, live: Live) -> None:
-        """Put a running request that no longer counts as decoding back into the queue. Its blocks are
-        freed, and stay cached until they are overwritten.
+        """Put a running request, which no longer counts as decoding, back into the queue.
+
+        Its blocks are freed, and stay cached until they are overwritten.
         """
         del self.running[live.order]
         self.growth.leave(live)

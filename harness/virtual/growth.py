@@ -46,8 +46,9 @@ class Growth:
                     del self._on[stretch.branch]
 
     def settle(self, branch: Branch, but: Live | None = None) -> None:
-        """Enter what the one request that generates on `branch`, unless it is `but`, has filled. With
-        several of them there is nothing to catch up on.
+        """Enter what the one request that generates on `branch`, unless it is `but`, has filled.
+
+        With several of them there is nothing to catch up on.
         """
         here = self._on.get(branch)
         if here is not None and len(here) == 1 and here[0] is not but:

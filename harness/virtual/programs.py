@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from harness.rows import CallRow, ProgramRow
 from harness.virtual.engine import EngineRequest, Piece
 from workloads.model import Call, Program
+
+
+class Preparation(Enum):
+    """Of a program's sandbox."""
+
+    NONE = "not asked for, or reclaimed"
+    UNDER_WAY = "asked for"
+    DONE = "ready"
 
 
 class LiveCall:
@@ -14,7 +24,7 @@ class LiveCall:
         "arrived_s",
         "call",
         "dispatched_s",
-        "index",
+        "position",
         "program",
         "replica",
         "request",
@@ -22,10 +32,10 @@ class LiveCall:
         "tools_started_s",
     )
 
-    def __init__(self, program: LiveProgram, index: int, request: EngineRequest, now: float) -> None:
+    def __init__(self, program: LiveProgram, position: int, request: EngineRequest, now: float) -> None:
         self.program = program
-        self.index = index
-        self.call: Call = program.program.calls[index]
+        self.position = position
+        self.call: Call = program.program.calls[position]
         self.request = request
         self.arrived_s = now
         self.dispatched_s = -1.0
@@ -48,9 +58,9 @@ class LiveCall:
         r = self.request
         tools_from = self.tools_started_s if self.tools_started_s >= 0.0 else r.finished_s
         return CallRow(
-            self.program.program.program_id,
+            self.program.id,
             self.call.call_id,
-            self.index,
+            self.position,
             self.replica,
             self.arrived_s,
             self.dispatched_s,
@@ -76,14 +86,15 @@ class LiveCall:
 class LiveProgram:
     """A program that has arrived and not ended."""
 
-    def __init__(self, program: Program, index: int, now: float) -> None:
+    def __init__(self, program: Program, position: int, now: float) -> None:
         self.program = program
-        self.index = index
+        self.id = program.program_id
+        self.position = position
         self.arrived_s = now
         self.first_call_s: float | None = None
-        self.sandbox = "none"  # none, preparing, ready
+        self.preparation = Preparation.NONE
         self.waiting_for_sandbox: list[LiveCall] = []
-        self.open: dict[int, LiveCall] = {}  # by index of the call
+        self.open: dict[int, LiveCall] = {}  # by position of the call
         self.failed: str | None = None
         self.pauses = self.steps = 0
         self._requests: dict[str, EngineRequest] = {}  # finished or running calls others may extend
@@ -101,12 +112,12 @@ class LiveProgram:
         self._worst_wait_s = 0.0
 
     def roots(self) -> list[int]:
-        """Indices of the calls that wait for nothing."""
+        """Positions of the calls that wait for nothing."""
         return [i for i, missing in enumerate(self._missing) if not missing]
 
-    def start(self, index: int, now: float) -> LiveCall:
+    def start(self, position: int, now: float) -> LiveCall:
         """Build the request of a call whose predecessors have ended."""
-        call = self.program.calls[index]
+        call = self.program.calls[position]
         new = tuple(Piece(segment.key, segment.tokens) for segment in call.new)
         output = Piece(call.output.key, call.output.tokens)
         parent = self._parent(call)
@@ -124,17 +135,17 @@ class LiveProgram:
             request.prompt_tokens = (
                 parent.prompt_tokens + parent.output.tokens + sum(piece.tokens for piece in new)
             )
-        if self._extenders[index]:
+        if self._extenders[position]:
             self._requests[call.call_id] = request
         self._last = request
-        live = self.open[index] = LiveCall(self, index, request, now)
+        live = self.open[position] = LiveCall(self, position, request, now)
         if self.first_call_s is None:
             self.first_call_s = now
         return live
 
     def end(self, live: LiveCall, now: float) -> list[int]:
-        """A step ended; returns the calls that may start because of it."""
-        del self.open[live.index]
+        """A step ended; returns the positions of the calls that may start because of it."""
+        del self.open[live.position]
         self.steps += 1
         r = live.request
         sums = self._sums
@@ -143,27 +154,35 @@ class LiveProgram:
         sums[2] += r.output.tokens
         sums[3] += live.recomputed()
         self._worst_wait_s = max(self._worst_wait_s, live.waited_s(now))
+        if self.failed is not None:
+            return []
         ready = []
-        for follower in self._followers[live.index]:
+        for follower in self._followers[live.position]:
             self._missing[follower] -= 1
             if not self._missing[follower]:
                 ready.append(follower)
         return ready
 
-    def row(self, now: float, *, finished: bool) -> ProgramRow:
+    def fail(self, live: LiveCall, reason: str, now: float) -> None:
+        """A call ended without a result; no further calls will start."""
+        del self.open[live.position]
+        self._worst_wait_s = max(self._worst_wait_s, live.waited_s(now))
+        self.failed = reason
+
+    def row(self, now: float, *, ended: bool) -> ProgramRow:
         """The program's row, when it ended or when the run did."""
         program = self.program
         waits = [live.waited_s(now) for live in self.open.values()]
         ended_at = "unfinished"
-        if finished:
+        if ended:
             ended_at = "finished" if self.failed is None else f"failed: {self.failed}"
         return ProgramRow(
-            program.program_id,
-            self.index,
+            self.id,
+            self.position,
             program.task_id,
             self.arrived_s,
             self.first_call_s,
-            now if finished else None,
+            now if ended else None,
             len(program.calls),
             self.steps,
             self._sums[0],
