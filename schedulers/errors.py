@@ -50,15 +50,15 @@ class SchedulerSetupError(Exception):
         return f"{text}. {self.fix}" if self.fix else text
 
 
-class UnknownScheduler(SchedulerSetupError):  # noqa: N818 (says what happened, reads as a sentence)
+class UnknownScheduler(SchedulerSetupError):
     """No scheduler of that name, or no such class at that path."""
 
 
-class NotAPolicy(SchedulerSetupError):  # noqa: N818 (as above)
+class NotAPolicy(SchedulerSetupError):
     """A class that lacks what every policy has."""
 
 
-class BadConfig(SchedulerSetupError):  # noqa: N818 (as above)
+class BadConfig(SchedulerSetupError):
     """A parameter that a policy does not have, or a value that it cannot take."""
 
 

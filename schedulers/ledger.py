@@ -251,6 +251,8 @@ class Ledger:
         """A held call goes to `account`."""
         if call.account is not None:
             raise self._refusal(f"dispatch of {call.call_id}", call.entry, "the call is in flight")
+        if call.entry.state is State.TERMINATED:
+            raise self._refusal(f"dispatch of {call.call_id}", call.entry, "its program is done")
         call.account = account
         account.calls += 1
         call.entry.in_flight += 1
@@ -325,7 +327,7 @@ class Ledger:
 
     def _book(self, entry: ProgramEntry) -> None:
         account = entry.account
-        assert account is not None  # noqa: S101 (callers have just looked)
+        assert account is not None
         if entry.state is State.ACTING_ACTIVE:
             account.acting[entry.program_id] = entry
             account.acting_tokens += entry.context_tokens
@@ -334,7 +336,7 @@ class Ledger:
 
     def _unbook(self, entry: ProgramEntry) -> None:
         account = entry.account
-        assert account is not None  # noqa: S101 (callers have just looked)
+        assert account is not None
         if entry.state is State.ACTING_ACTIVE:
             del account.acting[entry.program_id]
             account.acting_tokens -= entry.context_tokens

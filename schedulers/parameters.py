@@ -48,7 +48,7 @@ def _parse(policy: str, name: str, kind: Any, text: str) -> Any:
             return _parse(policy, name, kinds[0], text)
     choices = _choices(kind)
     if choices is not None:
-        return _choose(policy, name, choices, text)
+        return _choose(policy, name, choices, text.lower() if kind is bool else text)
     if kind in (int, float):
         try:
             return kind(text)

@@ -40,7 +40,7 @@ from schedulers.contract import (
 )
 
 
-class BadOrder(AssertionError):  # noqa: N818 (says what happened)
+class BadOrder(AssertionError):
     """A policy ordered what no driver can carry out."""
 
 

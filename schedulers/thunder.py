@@ -190,7 +190,7 @@ class Thunder(LedgerPolicy):
         """Take the mark of a program, unless what it was to pay for is paid."""
         del self._marked[entry.program_id]
         account = entry.account
-        assert account is not None  # noqa: S101 (only residents are marked)
+        assert account is not None
         limit = self.config.lambda_max * account.kv_tokens
         if account is self._reserved or self._demand(account, now) > limit:
             return [self._pause(entry)]
@@ -391,15 +391,15 @@ class Thunder(LedgerPolicy):
         paused = {
             p for p, e in programs.items() if e.state in (State.REASONING_PAUSED, State.ACTING_PAUSED)
         }
-        assert set(self._waiting) == paused, "the queue is not the set of paused programs"  # noqa: S101
+        assert set(self._waiting) == paused, "the queue is not the set of paused programs"
         for entry in programs.values():
             marked = entry.program_id in self._marked
-            assert not marked or (entry.account and entry.in_flight), "marked without a turn"  # noqa: S101
+            assert not marked or (entry.account and entry.in_flight), "marked without a turn"
             held = bool(entry.held) and entry.account is not None and entry.state is not State.TERMINATED
-            assert marked or not held, "an active program has a held call"  # noqa: S101
-        assert set(self._marked) <= set(programs), "a mark of nobody"  # noqa: S101
-        assert not set(self._unprepared) & set(self._prepared), "prepared twice"  # noqa: S101
+            assert marked or not held, "an active program has a held call"
+        assert set(self._marked) <= set(programs), "a mark of nobody"
+        assert not set(self._unprepared) & set(self._prepared), "prepared twice"
         sandboxes = set(self._unprepared) | set(self._prepared)
-        assert sandboxes <= set(programs), "sandbox of nobody"  # noqa: S101
-        assert not programs or self._wake_at is not None, "programs, and nobody to wake them"  # noqa: S101
-        assert self._reserved is None or self._alone is not None, "reserved for nobody"  # noqa: S101
+        assert sandboxes <= set(programs), "sandbox of nobody"
+        assert not programs or self._wake_at is not None, "programs, and nobody to wake them"
+        assert self._reserved is None or self._alone is not None, "reserved for nobody"
