@@ -58,10 +58,8 @@ from schedulers.contract import (
     Dispatch,
     Hold,
     Pause,
-    PrepareSandbox,
     ProgramArrived,
     ProgramFinished,
-    ReclaimSandbox,
     ReplicaDown,
     ReplicaUp,
     Resume,
@@ -71,6 +69,8 @@ from schedulers.contract import (
 from schedulers.errors import PolicyError, require
 from schedulers.ledger import Account, ProgramEntry
 from schedulers.lifecycle import State
+from schedulers.reservation import Reservation
+from schedulers.sandboxes import SandboxBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +140,15 @@ class Thunder(LedgerPolicy):
         self.config, self.rng = config, rng
         self._waiting: dict[str, ProgramEntry] = {}  # the global queue, in order of entering
         self._marked: dict[str, ProgramEntry] = {}  # to be paused at the end of their turn
-        self._unprepared: dict[str, None] = {}  # need a sandbox that nobody has asked for yet
-        self._prepared: dict[str, None] = {}  # have, or will have, a sandbox
+        self._sandboxes = SandboxBook()
+        self._reservation = Reservation(config.lambda_max)
         self._wake_at: float | None = None
-        self._alone: ProgramEntry | None = None  # the oversize program whose turn it is
-        self._reserved: Account | None = None  # the replica that is emptied for it
-        self._rest = False  # an oversize turn ended: the next tick reserves nothing
 
     # -------------------------------------------------------------- facts
 
     def _program_arrived(self, event: ProgramArrived, now: float) -> list[Action]:
         self.ledger.arrive(event, now)
-        if event.needs_sandbox:
-            self._unprepared[event.program_id] = None
+        self._sandboxes.arrive(event)
         if self._wake_at is not None:
             return []
         return [self._wake(now)]
@@ -192,7 +188,7 @@ class Thunder(LedgerPolicy):
         account = entry.account
         assert account is not None
         limit = self.config.lambda_max * account.kv_tokens
-        if account is self._reserved or self._demand(account, now) > limit:
+        if account is self._reservation.account or self._demand(account, now) > limit:
             return [self._pause(entry)]
         return self._send_held(entry, account)
 
@@ -200,12 +196,8 @@ class Thunder(LedgerPolicy):
         entry = self.ledger.finish(event, now)
         self._waiting.pop(entry.program_id, None)
         self._marked.pop(entry.program_id, None)
-        self._unprepared.pop(entry.program_id, None)
-        self._end_alone(entry)
-        if entry.program_id not in self._prepared:
-            return []
-        del self._prepared[entry.program_id]
-        return [ReclaimSandbox(entry.program_id)]
+        self._reservation.end(entry)
+        return self._sandboxes.reclaim(entry.program_id)
 
     def _replica_up(self, event: ReplicaUp, now: float) -> list[Action]:  # noqa: ARG002 (handler)
         """Room for those who wait; the next tick gives it out."""
@@ -216,11 +208,10 @@ class Thunder(LedgerPolicy):
         """Its programs go back to the queue; their calls will be reported as failed."""
         account = self.ledger.replicas.get(event.replica)
         lost = self.ledger.replica_down(event, now)
-        if account is self._reserved:
-            self._alone = self._reserved = None
+        self._reservation.lose(account)
         for entry in lost:
             self._marked.pop(entry.program_id, None)
-            self._end_alone(entry)
+            self._reservation.end(entry)
             self._waiting[entry.program_id] = entry
         return [Pause(entry.program_id) for entry in lost]
 
@@ -230,10 +221,11 @@ class Thunder(LedgerPolicy):
         self._wake_at = None
         if not self.ledger.programs:
             return []
-        self._choose_alone()
-        restoring = [a for a in self.ledger.replicas.values() if self._restores(a, now)]
+        replicas = self.ledger.replicas.values()
+        self._reservation.review(self._waiting.values(), replicas)
+        restoring = [a for a in replicas if self._restores(a, now)]
         actions: list[Action] = []
-        for account in self.ledger.replicas.values():
+        for account in replicas:
             actions += self._relieve(account, now)
         actions += self._restore(restoring, now)
         actions += self._prepare_near(now)
@@ -255,7 +247,7 @@ class Thunder(LedgerPolicy):
         marked = [e for e in account.residents.values() if self._marked.pop(e.program_id, None)]
         demand = self._demand(account, now)
         deficit = demand - self.config.lambda_max * account.kv_tokens
-        if account is self._reserved:
+        if account is self._reservation.account:
             deficit = float("inf")
         elif demand <= account.kv_tokens:
             deficit = 0.0
@@ -278,7 +270,7 @@ class Thunder(LedgerPolicy):
 
     def _pause(self, entry: ProgramEntry) -> Action:
         self.ledger.pause(entry)
-        self._end_alone(entry)
+        self._reservation.end(entry)
         self._waiting[entry.program_id] = entry
         return Pause(entry.program_id)
 
@@ -287,7 +279,7 @@ class Thunder(LedgerPolicy):
     def _restores(self, account: Account, now: float) -> bool:
         """Whether a replica is below lambda_min and not being emptied."""
         limit = self.config.lambda_min * account.kv_tokens
-        return account is not self._reserved and self._demand(account, now) < limit
+        return account is not self._reservation.account and self._demand(account, now) < limit
 
     def _rooms(self, accounts: Iterable[Account], now: float) -> dict[Account, float]:
         """Tokens that each replica can still take, in the order given."""
@@ -297,10 +289,9 @@ class Thunder(LedgerPolicy):
     def _restore(self, restoring: list[Account], now: float) -> list[Action]:
         """Give waiting programs the replicas that have room for them."""
         actions: list[Action] = []
-        alone, reserved = self._alone, self._reserved
-        if alone is not None and reserved is not None and not reserved.residents:
-            self._reserved = None
-            actions += self._resume(alone, reserved)
+        claimed = self._reservation.claim()
+        if claimed is not None:
+            actions += self._resume(*claimed)
         rooms = self._rooms(restoring, now)
         for entry in sorted(self._waiting.values(), key=restore_order):
             target = max(rooms, key=rooms.__getitem__, default=None)
@@ -318,7 +309,7 @@ class Thunder(LedgerPolicy):
     def _place(self, entry: ProgramEntry, target: Account) -> list[Action]:
         """Give a program its replica, its sandbox and its calls their engine."""
         self.ledger.place(entry, target)
-        return [*self._prepare(entry.program_id), *self._send_held(entry, target)]
+        return [*self._sandboxes.prepare(entry.program_id), *self._send_held(entry, target)]
 
     def _send_held(self, entry: ProgramEntry, target: Account) -> list[Action]:
         actions: list[Action] = []
@@ -327,45 +318,11 @@ class Thunder(LedgerPolicy):
             actions.append(Dispatch(call.call_id, target.name))
         return actions
 
-    # --------------------------------------------------- oversize programs
-
-    def _oversize(self, entry: ProgramEntry) -> bool:
-        """Whether a program fits no replica, not even an empty one."""
-        largest = max((a.kv_tokens for a in self.ledger.replicas.values()), default=0)
-        return entry.context_tokens > self.config.lambda_max * largest > 0
-
-    def _choose_alone(self) -> None:
-        """At a tick's start: keep, end or make the reservation of the largest replica."""
-        alone = self._alone
-        if alone is not None:
-            gave_up = self._reserved is not None and not alone.calls  # its calls failed while it waited
-            if gave_up or not self._oversize(alone):
-                self._end_alone(alone)
-        rest, self._rest = self._rest, False
-        if rest or self._alone is not None:
-            return
-        waiting = [e for e in self._waiting.values() if e.calls and self._oversize(e)]
-        if waiting:
-            self._alone = min(waiting, key=lambda entry: (entry.phase_since, entry.seq))
-            self._reserved = max(self.ledger.replicas.values(), key=lambda account: account.kv_tokens)
-
-    def _end_alone(self, entry: ProgramEntry) -> None:
-        if entry is self._alone:
-            self._rest = self._reserved is None
-            self._alone = self._reserved = None
-
     # ---------------------------------------------------------- sandboxes
-
-    def _prepare(self, program_id: str) -> list[Action]:
-        if program_id not in self._unprepared:
-            return []
-        del self._unprepared[program_id]
-        self._prepared[program_id] = None
-        return [PrepareSandbox(program_id)]
 
     def _prepare_near(self, now: float) -> list[Action]:
         """Prepare for those next in the queue. Only programs never admitted lack a sandbox."""
-        if not any(program_id in self._waiting for program_id in self._unprepared):
+        if not any(program_id in self._waiting for program_id in self._sandboxes.lacking):
             return []
         capacity = sum(account.kv_tokens for account in self.ledger.replicas.values())
         rooms = self._rooms(self.ledger.replicas.values(), now)
@@ -375,7 +332,7 @@ class Thunder(LedgerPolicy):
             left -= entry.context_tokens
             if left < 0:
                 break
-            actions += self._prepare(entry.program_id)
+            actions += self._sandboxes.prepare(entry.program_id)
         return actions
 
     # ----------------------------------------------------------- the rest
@@ -398,8 +355,10 @@ class Thunder(LedgerPolicy):
             held = bool(entry.held) and entry.account is not None and entry.state is not State.TERMINATED
             assert marked or not held, "an active program has a held call"
         assert set(self._marked) <= set(programs), "a mark of nobody"
-        assert not set(self._unprepared) & set(self._prepared), "prepared twice"
-        sandboxes = set(self._unprepared) | set(self._prepared)
-        assert sandboxes <= set(programs), "sandbox of nobody"
+        self._sandboxes.check_invariants(programs)
         assert not programs or self._wake_at is not None, "programs, and nobody to wake them"
-        assert self._reserved is None or self._alone is not None, "reserved for nobody"
+        reservation = self._reservation
+        assert reservation.account is None or reservation.program is not None, "reserved for nobody"
+        assert reservation.program is None or reservation.program.program_id in programs, (
+            "reserved for the gone"
+        )

@@ -63,11 +63,15 @@ class Watched(Thunder):
         resumed = {a.replica for a in actions if isinstance(a, Resume)}
         for account in self.ledger.replicas.values():
             limit = self.config.lambda_max * account.kv_tokens
-            oversize = [e for e in account.residents.values() if self._oversize(e)]
+            oversize = [
+                e
+                for e in account.residents.values()
+                if self._reservation.oversize(e, self.ledger.replicas.values())
+            ]
             if account.name in resumed and not oversize:
                 assert self.by_hand(account, now) <= limit * (1 + 1e-9)
             marked = [e.context_tokens for e in account.residents.values() if e.program_id in self._marked]
-            if marked and account is not self._reserved:
+            if marked and account is not self._reservation.account:
                 assert before[account.name] > account.kv_tokens
                 assert sum(marked) - max(marked) < before[account.name] - limit
 
