@@ -1,0 +1,156 @@
+"""`thunderbench run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import provenance
+from harness.commands.options import json_option, place_options
+from harness.commands.show import print_summary
+from harness.errors import SetupError
+from harness.progress import choose_view
+from harness.resolve import resolve
+from harness.runner import Study, cores, new_folder, resumed_spec, run_study
+from harness.settings import UNITS_LEFT_OUT, read_spec
+from harness.spec import RunSpec
+from harness.worker import Failed
+
+
+@click.command(short_help="Compare schedulers.")
+@click.option(
+    "--workload", help="A name (see `workloads`), trace:FILE or module:Class. [default: swe-lite]"
+)
+@click.option(
+    "--scheduler",
+    "schedulers",
+    multiple=True,
+    help="A name (see `schedulers`) or module:Class; repeatable. [default: thunder and vllm]",
+)
+@place_options
+@click.option("--request-rate", help="Open loop instead: programs per second, e.g. 0.02,0.05.")
+@click.option("--burstiness", help="Shape of the arrival gaps; 1 is Poisson, below 1 bursts. [default: 1]")
+@click.option("--arrival-times", help="Open loop with given arrivals, seconds: 0,1.5,20.")
+@click.option(
+    "--duration", help="Measured time after warm-up, 90s, 10m, 1h; inf: until all end. [default: 1h]"
+)
+@click.option("--warmup", help="Time cut off before measuring. [default: 10m]")
+@click.option("--repeats", help="Repeats with seeds seed, seed+1, ...; paired. [default: 1]")
+@click.option("--replicas", help="Engines behind the scheduler. [default: 1]")
+@click.option(
+    "--backend", help="virtual, or vllm-core: vLLM's own scheduler in virtual time. [default: virtual]"
+)
+@click.option("--goodput", help="Limits of good steps, seconds: ttft_s:2,tpot_s:0.1,step_s:60.")
+@click.option("--sample-every", help="Virtual time between two samples. [default: 5s]")
+@click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="TOML file with settings (flags win)."
+)
+@click.option("--output-dir", "-o", help="Results folder, new or empty. [default: a new one in results/]")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Do what is missing in this results folder."
+)
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    envvar="THUNDERBENCH_JOBS",
+    help="Runs at a time. [default: as many as cores]",
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved settings and the runs; run nothing.")
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress and no place of results.")
+@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks of runs that failed.")
+@json_option
+def run(
+    *,
+    sets: tuple[str, ...],
+    config: Path | None,
+    resume: Path | None,
+    jobs: int | None,
+    dry_run: bool,
+    no_progress: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Run the same programs under every scheduler, in virtual time, and say which wins and why.
+
+    Settings come from flags, then THUNDERBENCH_* (THUNDERBENCH_CONCURRENCY=24,48), then the TOML file of
+    --config, then the defaults. The results folder holds them all, resolved, in spec.toml.
+
+    \b
+    Examples:
+      thunderbench run --workload swe-lite --scheduler thunder --scheduler vllm
+      thunderbench run --concurrency 24,48,72,96 --repeats 3 -o results/sweep
+      thunderbench run --model Qwen3-8B --hardware 1xH100 --duration 10m --set scheduler.thunder.delta_t_s=2
+      thunderbench run --workload trace:programs.jsonl --scheduler my_module:MyPolicy --scheduler vllm
+      thunderbench run --resume results/sweep
+      thunderbench run -c results/sweep/spec.toml -o results/again
+    """  # noqa: D301 - click keeps line breaks after a real backspace
+    given = {UNITS_LEFT_OUT.get(name, name): value or None for name, value in flags.items()}
+
+    def read(file: Path | None) -> RunSpec:
+        return resolve(read_spec(given, sets, file=file, environment=os.environ))
+
+    if resume is not None:
+        if config is not None or given["output_dir"] is not None:
+            raise SetupError("--resume with --config or --output-dir", "--resume FOLDER alone")
+        spec, folder = resumed_spec(resume, read), resume
+    else:
+        spec = read(config)
+        folder = new_folder(spec)
+    if dry_run:
+        _print_plan(spec, folder, as_json=as_json)
+        return 0
+    total = len(spec.runs())
+    view = choose_view(sys.stderr, total, quiet=quiet or no_progress or as_json, environment=os.environ)
+    facts = provenance.of_study(sys.argv[1:])
+    study = run_study(spec, folder, jobs=jobs or cores(), view=view, provenance=facts)
+    if study.summary is None:
+        return _explain(study, total, verbose=verbose)
+    print_summary(study.summary, folder, as_json=as_json, quiet=quiet)
+    return 5 if study.summary["invalid"] else 0
+
+
+def _explain(study: Study, total: int, *, verbose: bool) -> int:
+    """Say why a study is not complete and how to go on; the exit code."""
+    for name, failed in study.failed.items():
+        _say(f"run {name} failed: {failed.reason}")
+        if failed.trace and verbose:
+            click.echo(failed.trace, err=True)
+    kept = sum(1 for _ in study.folder.glob("*/DONE"))
+    if kept:
+        _say(f"{kept} of {total} runs are kept; go on with: thunderbench run --resume {study.folder}")
+    if study.stopped_by is not None:
+        _say(f"interrupted by {signal.Signals(study.stopped_by).name}")
+        return 130
+    return _exit_code(study.failed)
+
+
+def _exit_code(failed: dict[str, Failed]) -> int:
+    """The set-up is to blame only if it is to blame for every failure."""
+    codes = {outcome.exit_code for outcome in failed.values()}
+    return codes.pop() if len(codes) == 1 else 4
+
+
+def _print_plan(spec: RunSpec, folder: Path, *, as_json: bool) -> None:
+    names = [key.name for key in spec.runs()]
+    if as_json:
+        settings = spec.model_dump(mode="json", exclude={"output_dir"})
+        click.echo(json.dumps({"folder": str(folder), "runs": names, "spec": settings}, indent=2))
+        return
+    click.echo(spec.toml())
+    click.echo(f"# {len(names)} runs into {folder}, in this order:")
+    for name in names:
+        click.echo(f"#   {name}")
+
+
+def _say(line: str) -> None:
+    click.echo(f"thunderbench: {line}", err=True)

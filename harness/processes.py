@@ -1,0 +1,127 @@
+"""Runs side by side: one process per run, at most so many at a time.
+
+Why not `concurrent.futures`: a worker that dies for good (out of memory, say) breaks its whole pool, and
+here one run must not take the others along. A process of its own also gives every run a fresh policy,
+engine and heap, and its memory back at once. Processes are forked on Linux, which costs milliseconds
+where starting anew costs a second of imports; the parent starts no thread while runs are going on, which
+is what makes forking safe. Elsewhere they are spawned.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, NamedTuple
+
+from harness.progress import View
+from harness.worker import Done, Failed
+
+POLL_S = 0.1
+KILL_AFTER_S = 5.0
+
+_CONTEXT = (
+    multiprocessing.get_context("fork") if sys.platform == "linux" else multiprocessing.get_context("spawn")
+)
+
+
+class Job(NamedTuple):
+    """`target(*args, connection)` runs in a process of its own and reports there."""
+
+    name: str
+    target: Callable[..., None]
+    args: tuple[Any, ...]
+
+
+class Results(NamedTuple):
+    """Outcome by name of every job that ended, and the signal that stopped the rest (null: none did)."""
+
+    outcomes: dict[str, Done | Failed]
+    stopped_by: int | None
+
+
+def run_jobs(jobs: Iterable[Job], at_once: int, view: View) -> Results:
+    """Run all jobs in their order. SIGINT and SIGTERM end the processes at once and return.
+
+    Must be called in the main thread, which alone may handle signals.
+    """
+    queue = deque(jobs)
+    outcomes: dict[str, Done | Failed] = {}
+    running: dict[Connection, tuple[str, BaseProcess]] = {}
+    with _stop_signals() as caught:
+        try:
+            while (queue or running) and not caught:
+                while queue and len(running) < at_once:
+                    job = queue.popleft()
+                    connection, process = _start(job)
+                    running[connection] = job.name, process
+                    view.started(job.name)
+                for ready in wait(list(running), timeout=POLL_S):
+                    connection = ready  # type: ignore[assignment]  # only connections are waited for
+                    name, process = running[connection]
+                    outcome = _hear(connection, name, process, view)
+                    if outcome is not None:
+                        del running[connection]
+                        outcomes[name] = outcome
+                        view.ended(name, outcome.reason if isinstance(outcome, Failed) else "done")
+                view.refresh()
+        finally:
+            _end_all(running)
+    return Results(outcomes, caught[0] if caught else None)
+
+
+def _start(job: Job) -> tuple[Connection, BaseProcess]:
+    ours, theirs = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=job.target, args=(*job.args, theirs), name=job.name)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _hear(connection: Connection, name: str, process: BaseProcess, view: View) -> Done | Failed | None:
+    """Take one message; the outcome once the job has ended."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError):
+        message = None
+    if message is not None and not isinstance(message, (Done, Failed)):
+        view.advanced(name, message)
+        return None
+    connection.close()
+    process.join()
+    if message is None:
+        return Failed(f"its process died without a word (exit code {process.exitcode})", 4)
+    return message
+
+
+def _end_all(running: dict[Connection, tuple[str, BaseProcess]]) -> None:
+    for _, process in running.values():
+        process.terminate()
+    for connection, (_, process) in running.items():
+        process.join(KILL_AFTER_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        connection.close()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list in place of their usual effect."""
+    caught: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""Fill in what a spec leaves to a workload, a scheduler or a profile, and refuse what cannot run.
+
+`resolve` touches no file and starts nothing, so whatever the user got wrong is known before a folder
+exists. Its result describes the study completely: parameters of the workload, configuration of every
+scheduler, KV capacity and the constants of the step time; resolving it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from importlib.util import find_spec
+from typing import Any
+
+from harness import profiles
+from harness.errors import SetupError
+from harness.spec import Overrides, RunSpec, Scalar, StepTimeSpec
+from harness.virtual.driver import capabilities
+from harness.virtual.engine import EngineOptions
+from schedulers import registry as schedulers
+from schedulers.contract import Policy
+from schedulers.errors import SchedulerSetupError
+from workloads import registry as workloads
+from workloads.base import Workload
+from workloads.errors import WorkloadError
+
+
+def resolve(spec: RunSpec) -> RunSpec:
+    """The spec with nothing left open. Raises `SetupError`."""
+    if spec.backend == "vllm-core" and find_spec("vllm") is None:
+        raise SetupError(
+            "backend 'vllm-core' without vLLM",
+            "vLLM installed",
+            "Install it: pip install 'thunderbench[vllm]'",
+        )
+    workload = load_workload(spec, spec.seed)
+    if math.isinf(spec.duration_s) and workload.size is None and not spec.arrival_times:
+        raise SetupError(
+            f"duration_s = inf with {spec.workload!r}, which has no end", "a finite duration_s"
+        )
+    profile, gpus = profiles.model(spec.model), profiles.hardware(spec.hardware)
+    kv_tokens = spec.kv_tokens or profiles.kv_capacity_tokens(
+        profile, gpus, spec.kv_dtype, spec.gpu_memory_utilization
+    )
+    step_time = spec.step_time
+    if step_time is None:
+        roofline = profiles.step_time(profile, gpus, spec.kv_dtype)
+        step_time = StepTimeSpec(**{name: getattr(roofline, name) for name in StepTimeSpec.model_fields})
+    resolved = spec.model_copy(
+        update={
+            "model": profile.name,
+            "hardware": str(gpus),
+            "kv_tokens": kv_tokens,
+            "step_time": step_time,
+            "overrides": Overrides(
+                workload=dict(workload.params),
+                scheduler={
+                    name: policy_config(build_policy(spec, name, spec.seed)) for name in spec.schedulers
+                },
+            ),
+        }
+    )
+    for name in spec.schedulers:
+        refuse_unmet_needs(name, build_policy(spec, name, spec.seed), engine_options(resolved))
+    return resolved
+
+
+def load_workload(spec: RunSpec, seed: int) -> Workload:
+    """The programs of a repeat. Raises `SetupError`."""
+    with _setup_errors():
+        return workloads.load(spec.workload, seed=seed, overrides=_texts(spec.overrides.workload))
+
+
+def build_policy(spec: RunSpec, scheduler: str, seed: int) -> Policy:
+    """A fresh policy. Raises `SetupError`."""
+    with _setup_errors():
+        return schedulers.build(scheduler, _texts(spec.overrides.scheduler.get(scheduler, {})), seed)
+
+
+def engine_options(spec: RunSpec) -> EngineOptions:
+    """Options of every replica of a resolved spec."""
+    if spec.kv_tokens is None:
+        raise ValueError("engine options of a spec that was not resolved")
+    return EngineOptions(kv_tokens=spec.kv_tokens, **spec.engine.model_dump())
+
+
+def refuse_unmet_needs(name: str, policy: Policy, options: EngineOptions) -> None:
+    """Raise `SetupError` when a policy needs a capability that the engines lack."""
+    offered = capabilities(options)
+    unmet = sorted(policy.needs - offered)
+    if unmet:
+        needs = " and ".join(f"`{need}`" for need in unmet)
+        known = ", ".join(sorted(offered)) or "no capability beyond taking requests"
+        fix = "Start it with --set engine.scheduling_policy=priority" if unmet == ["priority"] else ""
+        raise SetupError(
+            f"scheduler {name!r} needs {needs}, which the virtual engine does not offer", known, fix
+        )
+
+
+def policy_config(policy: Policy) -> dict[str, Scalar]:
+    """Every parameter of a policy as plain values; null becomes the word `none`, an Enum its value."""
+    return {name: _plain(value) for name, value in schedulers.config_of(policy).items()}
+
+
+def _plain(value: Any) -> Scalar:
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None:
+        return "none"
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _texts(values: Mapping[str, Scalar]) -> dict[str, str]:
+    """Values as a user would type them."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+    }
+
+
+@contextmanager
+def _setup_errors() -> Iterator[None]:
+    """Errors of the two lower packages are the user's set-up here."""
+    try:
+        yield
+    except (WorkloadError, SchedulerSetupError) as error:
+        raise SetupError(error.found, error.expected, error.fix) from error

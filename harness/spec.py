@@ -1,0 +1,216 @@
+"""What a study is: one frozen, validated description from flags, environment, a TOML file and defaults.
+
+Precedence: flags > environment `THUNDERBENCH_*` > file > default. `read_spec` merges the four; anything
+wrong in them becomes one `SetupError` that names the field, what was found and what was expected.
+
+A study is schedulers x loads x repeats. A **load** is a concurrency (closed loop: so many programs at a
+time), a request rate (open loop, programs per second) or a list of arrival times. Repeat `k` uses seed
+`seed + k` for every scheduler, so all schedulers of a repeat work on the same programs.
+
+`compose.resolve` fills in whatever the spec leaves to a workload, a scheduler or a profile; the result is
+again a `RunSpec`, so a results folder's `spec.toml` repeats the study even if a default changes later.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_A_MONTH_S = 30 * 24 * 3600.0
+_DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+
+def _seconds(value: object) -> object:
+    """`1h`, `10m`, `1h30m`, `45s`, `45` and numbers become seconds; `inf` stays infinite."""
+    if not isinstance(value, str) or value == "inf":
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError("a duration such as 90, 30s, 10m, 1h or 1h30m")
+    hours, minutes, seconds = (float(match[part] or 0) for part in "hms")
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _listed(value: object) -> object:
+    """`24,48` and single values become lists."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, (int, float)) else value
+
+
+def _limits(value: object) -> object:
+    """`ttft_s:2,step_s:60` becomes a table."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition(":") for part in value.split(",")]
+    return {name.strip(): limit.strip() for name, _, limit in pairs}
+
+
+Load = Literal["concurrency", "request_rate", "arrival_times"]
+LOADS: tuple[Load, ...] = ("concurrency", "request_rate", "arrival_times")
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Limit = Literal["ttft_s", "tpot_s", "step_s"]  # what `metrics.goodput_of` knows
+Concurrency = Annotated[int, Field(ge=1, le=100_000)]
+Rate = Annotated[float, Field(gt=0, le=10_000)]
+Constant = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class EngineSpec(_Frozen):
+    """vLLM's options of the same names."""
+
+    block_size: int = Field(default=16, ge=1, le=4096)
+    max_num_seqs: int = Field(default=1024, ge=1, le=1_000_000)
+    max_num_batched_tokens: int = Field(default=8192, ge=1, le=10_000_000)
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+
+
+class StepTimeSpec(_Frozen):
+    """The constants of `steptime.StepTime`, of the same names; absent: from the profiles."""
+
+    compute_s_per_token: Constant
+    dense_weights_s: Constant
+    expert_weights_s: Constant
+    experts: int = Field(ge=0)
+    experts_per_token: int = Field(ge=0)
+    attention_s_per_pair: Constant
+    kv_read_s_per_token: Constant
+    overhead_s: Constant
+
+
+Scalar = bool | int | float | str
+
+
+class Overrides(_Frozen):
+    """What `--set workload.x.y=v` and `--set scheduler.NAME.x=v` change: values by dotted name."""
+
+    workload: dict[str, Scalar] = Field(default_factory=dict)
+    scheduler: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+
+
+class RunKey(NamedTuple):
+    """One run of a study. `value` of its `load` is a concurrency, a rate or a number of arrivals."""
+
+    scheduler: str
+    load: Load
+    value: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder, safe on every file system: `thunder-c96-s0`."""
+        scheduler = re.sub(r"[^A-Za-z0-9_.]+", "_", self.scheduler).strip(".") or "_"
+        return f"{scheduler}-{self.load[0]}{self.value:g}-s{self.seed}"
+
+
+class RunSpec(_Frozen):
+    """A study. Units are in the names; `inf` seconds of `duration_s`: until every program has ended."""
+
+    workload: str = Field(default="swe-lite", min_length=1)
+    schedulers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        ("thunder", "vllm"), min_length=1
+    )
+    model: str = "GLM-4.6-FP8"
+    hardware: str = "8xH100"
+    replicas: int = Field(default=1, ge=1, le=1024)
+    backend: Literal["virtual", "vllm-core"] = "virtual"
+    concurrency: Annotated[tuple[Concurrency, ...], BeforeValidator(_listed)] = (96,)
+    request_rate: Annotated[tuple[Rate, ...], BeforeValidator(_listed)] = ()
+    burstiness: float = Field(default=1.0, gt=0, le=1000)
+    arrival_times: Annotated[tuple[Constant, ...], BeforeValidator(_listed)] = ()
+    duration_s: Seconds = Field(default=3600.0, gt=0)
+    warmup_s: Seconds = Field(default=600.0, ge=0, le=_A_MONTH_S)
+    sample_every_s: Seconds = Field(default=5.0, ge=0.01, le=_A_MONTH_S)
+    repeats: int = Field(default=1, ge=1, le=10_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    kv_dtype: str = "fp8"
+    kv_tokens: int | None = Field(default=None, ge=1, le=10**12)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    goodput: Annotated[dict[Limit, Annotated[float, Field(gt=0)]], BeforeValidator(_limits)] = Field(
+        default_factory=dict
+    )
+    output_dir: str | None = Field(default=None, min_length=1)
+    engine: EngineSpec = EngineSpec()
+    step_time: StepTimeSpec | None = None
+    overrides: Overrides = Overrides()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_load(cls, given: Any) -> Any:
+        """An open loop takes the place of the default concurrency."""
+        if isinstance(given, dict):
+            loads = [name for name in LOADS if given.get(name)]
+            if len(loads) > 1:
+                raise ValueError(
+                    f"one of concurrency, request_rate and arrival_times, not {' and '.join(loads)}"
+                )
+            if loads and loads != ["concurrency"]:
+                return {**given, "concurrency": ()}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("schedulers", "concurrency", "request_rate"):
+            values = getattr(self, name)
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ValueError(f"every value of {name} once, {twice!r} is there twice")
+        if not (self.concurrency or self.request_rate or self.arrival_times):
+            raise ValueError("a concurrency, a request_rate or arrival_times")
+        if list(self.arrival_times) != sorted(self.arrival_times):
+            raise ValueError("arrival_times in rising order")
+        if self.duration_s > _A_MONTH_S and not math.isinf(self.duration_s):
+            raise ValueError(
+                f"a duration_s of at most 30 days ({_A_MONTH_S:g}) or inf, not {self.duration_s:g}"
+            )
+        if not math.isinf(self.duration_s) and self.duration_s / self.sample_every_s > 1_000_000:
+            raise ValueError("a sample_every_s that makes at most a million samples of duration_s")
+        if self.kv_tokens is not None and self.kv_tokens < self.engine.block_size:
+            raise ValueError(f"kv_tokens of at least one block of {self.engine.block_size} tokens")
+        strangers = sorted(set(self.overrides.scheduler) - set(self.schedulers))
+        if strangers:
+            raise ValueError(f"settings of {' or '.join(self.schedulers)} only, not of {strangers[0]}")
+        return self
+
+    def runs(self) -> list[RunKey]:
+        """Every run, in order of execution.
+
+        Schedulers alternate within each load and repeat, and each repeat begins with another one, so a
+        slow drift of the machine falls on all of them alike.
+        """
+        loads: list[tuple[Load, float]] = [("concurrency", value) for value in self.concurrency]
+        loads += [("request_rate", rate) for rate in self.request_rate]
+        if self.arrival_times:
+            loads.append(("arrival_times", len(self.arrival_times)))
+        turns = len(self.schedulers)
+        return [
+            RunKey(self.schedulers[(turn + repeat) % turns], load, value, self.seed + repeat)
+            for repeat in range(self.repeats)
+            for load, value in loads
+            for turn in range(turns)
+        ]
+
+    def only(self, key: RunKey) -> RunSpec:
+        """The spec of a single run: one scheduler, one load, its own seed."""
+        changes: dict[str, Any] = dict.fromkeys(LOADS, ())
+        changes[key.load] = self.arrival_times if key.load == "arrival_times" else (key.value,)
+        settings = {name: v for name, v in self.overrides.scheduler.items() if name == key.scheduler}
+        changes["overrides"] = Overrides(workload=self.overrides.workload, scheduler=settings)
+        changes |= {"schedulers": (key.scheduler,), "repeats": 1, "seed": key.seed}
+        return self.model_copy(update=changes)
+
+    def toml(self) -> str:
+        """The spec as TOML; reading it back gives an equal spec, `output_dir` apart.
+
+        Where results lie is no part of what was run, so it is left out.
+        """
+        given = self.model_dump(exclude={"output_dir"}, exclude_none=True)
+        return tomli_w.dumps({name: v for name, v in given.items() if name not in LOADS or v})

@@ -1,0 +1,66 @@
+"""What happens in the process of one run, and what it tells its parent."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from harness.compose import compose
+from harness.errors import ThunderbenchError
+from harness.metrics import summarise
+from harness.spec import RunKey, RunSpec
+from harness.virtual.driver import Progress
+
+
+class Failed(NamedTuple):
+    """A run that died: one line of why, the exit code it calls for, and a traceback if it is our bug."""
+
+    reason: str
+    exit_code: int
+    trace: str = ""
+
+
+class Done(NamedTuple):
+    """A run whose folder is complete."""
+
+
+Message: TypeAlias = Progress | Failed | Done
+
+
+def work(
+    study: RunSpec, key: RunKey, folder: Path, provenance: Mapping[str, Any], parent: Connection
+) -> None:
+    """Play a run and tell `parent` how it goes; the last message is `Done` or `Failed`.
+
+    Interrupts are the parent's business: it hears Ctrl-C as well and ends this process when it wants to.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent.send(attempt(study, key, folder, provenance, parent.send))
+    parent.close()
+
+
+def attempt(
+    study: RunSpec,
+    key: RunKey,
+    folder: Path,
+    provenance: Mapping[str, Any],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Done | Failed:
+    """Play a run; whatever goes wrong in it becomes `Failed`, and then it leaves nothing behind."""
+    try:
+        run, recorder = compose(study, key, folder, provenance, on_progress)
+        with recorder:
+            run.run()
+            window = (min(study.warmup_s, run.end_s), run.end_s)
+            limits = {str(name): limit for name, limit in study.goodput.items()}
+            recorder.finish(summarise(recorder.tables(), window, limits))
+    except ThunderbenchError as error:
+        return Failed(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - one run that dies must not take the others along
+        return Failed(f"{type(error).__name__}: {error}", 4, traceback.format_exc())
+    return Done()
