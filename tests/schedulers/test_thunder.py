@@ -147,6 +147,20 @@ class TestPause:
         assert feed(policy, 5.0, Tick()) == [Pause("a"), Pause("b"), WakeAt(10.0)]
         assert feed(policy, 6.0, finish("d", 1, 1020)) == []
 
+    def test_contexts_that_equal_the_deficit_are_enough(self):
+        policy = make("thunder", {"r0": 1000})
+        for program in "abc":
+            act(policy, 0.0, program, 1)
+        for program, tokens in (("a", 300), ("b", 400), ("c", 600)):
+            feed(policy, 5.0, CallArrived(program, f"{program}/1", tokens), finish(program, 1, tokens))
+        assert feed(policy, 5.0, Tick()) == [Pause("a"), WakeAt(10.0)]  # 1300 - 1000
+
+    def test_a_marked_program_may_be_released_with_its_call_in_flight(self):
+        policy = make("thunder", {"r0": 1000})
+        reasoning(policy, 4.0, {"a": 500, "b": 600})
+        feed(policy, 5.0, Tick())  # marks a
+        assert feed(policy, 6.0, ProgramFinished("a"), finish("a", 1, 500)) == []
+
     def test_reasoning_programs_are_marked_shortest_first_and_no_more_than_the_deficit(self):
         policy = make("thunder", {"r0": 1000})
         reasoning(policy, 4.0, {"a": 230, "b": 210, "c": 220, "d": 240, "e": 250})  # deficit 150
@@ -210,6 +224,14 @@ class TestPause:
             feed(policy, 5.0, CallArrived(program, f"{program}/1", 501), finish(program, 1, 501))
         assert feed(policy, 5.0, Tick()) == [Pause("a"), Pause("b"), WakeAt(10.0)]  # 1002 - 500 > 501
 
+    def test_at_capacity_exactly_nobody_is_paused_whatever_lambda_max(self):
+        policy = make("thunder", {"r0": 1000}, lambda_max="0.5", lambda_min="0.5")
+        for program in "ab":
+            act(policy, 0.0, program, 1)
+        for program in "ab":
+            feed(policy, 5.0, CallArrived(program, f"{program}/1", 500), finish(program, 1, 500))
+        assert feed(policy, 5.0, Tick()) == [WakeAt(10.0)]
+
 
 def queue_of(policy, sizes, now=0.0):
     """Fill r0 (a filler of 1000 tokens) and let programs of the given sizes queue behind it."""
@@ -230,6 +252,12 @@ class TestRestore:
             Dispatch("d/0", "r0"),
             WakeAt(10.0),
         ]
+
+    def test_a_replica_may_be_filled_to_the_last_token(self):
+        policy = make("thunder", {"r0": 1000})
+        queue_of(policy, {"a": 1000})
+        feed(policy, 1.0, finish("filler", 0, 1000), ProgramFinished("filler"))
+        assert feed(policy, 5.0, Tick()) == [Resume("a", "r0"), Dispatch("a/0", "r0"), WakeAt(10.0)]
 
     def test_nothing_is_restored_between_ticks(self):
         policy = make("thunder", {"r0": 1000})
@@ -433,6 +461,11 @@ class TestSandboxes:
             Dispatch("b/0", "r0"),
             WakeAt(10.0),
         ]
+
+    def test_a_miss_by_exactly_the_tenth_is_near(self):
+        policy = make("thunder", {"r0": 1000})
+        queue_of(policy, {})
+        assert start(policy, 0.0, "a", 100, sandbox=True) == [Hold("a/0"), PrepareSandbox("a")]
 
     def test_never_ahead_of_admission_when_told_so(self):
         policy = make("thunder", {"r0": 1000}, prepare_ahead="0")
