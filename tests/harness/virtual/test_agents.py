@@ -1,0 +1,147 @@
+"""The agents' side: graphs, tools side by side, sandboxes, and rows whose parts add up."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.virtual.engine import EngineOptions
+from harness.virtual.steptime import StepTime
+from schedulers.contract import (
+    CallArrived,
+    Dispatch,
+    PrepareSandbox,
+    ProgramArrived,
+    ProgramFinished,
+    ReclaimSandbox,
+)
+from tests.harness.virtual.bag import Through, chain, need, play, segment
+from workloads.arrivals import ClosedLoop
+from workloads.model import Call, Program, ToolRun
+
+
+class Managing(Through):
+    """Prepares sandboxes on arrival while the model already works, and reclaims them."""
+
+    manages_sandboxes = True
+
+    def __init__(self):
+        super().__init__(
+            {
+                ProgramArrived: lambda e, _now: [PrepareSandbox(e.program_id)],
+                ProgramFinished: lambda e, _now: [ReclaimSandbox(e.program_id)],
+            }
+        )
+
+
+def test_agents_with_their_own_sandbox_prepare_first_and_reclaim_nothing():
+    bag = play([chain("p", 1, sandbox=need())])
+    (call,), (box,), (program,) = bag.calls, bag.sandboxes, bag.programs
+    assert (program.arrived_s, program.first_call_s, call.arrived_s) == (0.0, 10.0, 10.0)
+    assert (box.hidden_s, box.exposed_s, box.leaked, box.reclaimed_s) == (0.0, 10.0, True, None)
+
+
+def test_a_prepared_sandbox_hides_behind_the_model():
+    bag = play([chain("p", 1, output=8, sandbox=need())], policy=Managing())
+    (call,), (box,) = bag.calls, bag.sandboxes
+    assert (call.arrived_s, call.finished_s, call.sandbox_s) == (0.0, 8.0, 2.0)
+    assert (box.hidden_s, box.exposed_s, box.leaked) == (8.0, 2.0, False)
+    assert box.reclaimed_s == bag.programs[0].finished_s == 13.0
+
+
+def test_a_sandbox_nobody_prepared_is_prepared_by_its_first_tool():
+    policy = Managing()
+    del policy.answer[ProgramArrived]
+    bag = play([chain("p", 2, sandbox=need())], policy=policy)
+    assert [row.sandbox_s for row in bag.calls] == [10.0, 0.0]
+
+
+def test_disk_is_in_the_samples():
+    boxed = [chain(f"p{i}", 1, sandbox=need()) for i in range(3)]
+    last = play(boxed, arrivals=ClosedLoop(1)).samples[-1]
+    assert (last.sandboxes, last.sandbox_writable_bytes, last.sandbox_image_bytes) == (3, 30, 1000)
+    last = play(boxed, arrivals=ClosedLoop(1), policy=Managing()).samples[-1]
+    assert (last.sandboxes, last.sandbox_writable_bytes, last.sandbox_image_bytes) == (0, 0, 0)
+
+
+def test_tools_run_side_by_side_and_a_join_waits_for_all():
+    """Three branches extend one call; the join extends the root and quotes the branches' outputs."""
+    root = Call("t/0", None, (segment("task", 8),), segment("o0", 2))
+    branches = tuple(
+        Call(
+            f"t/{i}",
+            "t/0",
+            (segment(f"try{i}", 4),),
+            segment(f"o{i}", 2),
+            ("t/0",),
+            (ToolRun("a", 1.0 * i, 1), ToolRun("b", 2.0 * i, 1)),
+        )
+        for i in (1, 2, 3)
+    )
+    join = Call(
+        "t/4",
+        "t/0",
+        tuple(segment(f"o{i}", 2) for i in (1, 2, 3)),
+        segment("o4", 2),
+        ("t/1", "t/2", "t/3"),
+    )
+    bag = play([Program("t", (root, *branches, join))])
+    rows = {row.call_id: row for row in bag.calls}
+    assert [row.call_id for row in bag.calls] == ["t/0", "t/1", "t/2", "t/3", "t/4"]
+    assert rows["t/4"].arrived_s == rows["t/3"].ended_s == 2.0 + 2.0 + 6.0
+    assert rows["t/4"].prompt_tokens == 16
+    assert [row.cached_tokens for row in bag.calls] == [0, 8, 8, 8, 8]
+    assert [row.known_tokens for row in bag.calls] == [0, 9, 9, 9, 9]
+    assert len(bag.tools) == 6
+
+
+def test_a_rebuilt_prompt_knows_what_it_has_in_common_with_the_last():
+    calls = (
+        Call("r/0", None, (segment("system", 8), segment("v0", 8)), segment("o0", 2)),
+        Call("r/1", None, (segment("system", 8), segment("v1", 8)), segment("o1", 2), ("r/0",)),
+    )
+    bag = play([Program("r", calls)])
+    assert [(row.known_tokens, row.cached_tokens) for row in bag.calls] == [(0, 0), (8, 8)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(40, 200),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 20), st.floats(0, 5)), min_size=1, max_size=6),
+)
+def test_parts_add_up(concurrency, blocks, managing, shapes):
+    """Six parts make the step, five costs make capacity x time, and nobody is lost."""
+    programs = [
+        chain(f"p{i}", steps, output=output, tool_s=tool_s, sandbox=need())
+        for i, (steps, output, tool_s) in enumerate(shapes)
+    ]
+    options = EngineOptions(blocks * 4, 4, 8, 64)
+    bag = play(
+        programs,
+        arrivals=ClosedLoop(concurrency),
+        policy=Managing() if managing else Through(),
+        options=options,
+        step=StepTime(1e-3, 5e-3, 1e-2, 8, 2, 1e-7, 1e-6, 4e-3),
+        sample_every_s=0.7,
+    )
+    assert [p.ended_at for p in bag.programs] == ["finished"] * len(programs)
+    assert sum(p.steps_done for p in bag.programs) == len(bag.calls) == sum(s[0] for s in shapes)
+    for row in bag.calls:
+        parts = row[-6:]
+        assert min(parts) >= 0.0
+        assert sum(parts) == pytest.approx(row.ended_s - row.arrived_s)
+        assert 0 <= row.cached_tokens < row.prompt_tokens
+    for sample in bag.samples:
+        costs = [getattr(sample, field) for field in sample._fields if field.startswith("stp_")]
+        assert min(costs) >= 0.0
+        assert sum(costs) == pytest.approx(blocks * 4 * sample.time_s)
+
+
+def test_several_replicas_are_told_apart():
+    def spread(event, _now):
+        return [Dispatch(event.call_id, f"r{event.call_id[1]}")]
+
+    bag = play([chain("p0", 2), chain("p1", 2)], policy=Through({CallArrived: spread}), replicas=2)
+    assert {(row.program_id, row.replica) for row in bag.calls} == {("p0", "r0"), ("p1", "r1")}
+    assert {row.replica for row in bag.samples} == {"r0", "r1"}

@@ -1,0 +1,149 @@
+"""The driver: the order of facts, what it does with actions, and what it complains about."""
+
+import pytest
+
+from harness.errors import EngineFailed, SetupError
+from harness.virtual.driver import Progress, VirtualRun, capabilities
+from harness.virtual.engine import EngineOptions
+from harness.virtual.fast import FastEngine
+from harness.virtual.sandbox import SandboxPool
+from schedulers.contract import (
+    CallArrived,
+    CallDispatched,
+    CallFailed,
+    CallFinished,
+    Capability,
+    Dispatch,
+    FirstToken,
+    Hold,
+    Pause,
+    Pin,
+    ProgramArrived,
+    ProgramFinished,
+    ReplicaUp,
+    Tick,
+    ToolFinished,
+    ToolStarted,
+    WakeAt,
+)
+from tests.harness.virtual.bag import ONE_SECOND_STEPS, Bag, Through, chain, play
+from workloads.arrivals import ClosedLoop, GivenTimes
+
+
+def test_one_step_is_told_in_order():
+    """Prefill takes one step of a second, each further token one more; the tool three."""
+    bag = play([chain("p", 1, output=3)])
+    assert bag.decisions == [
+        (0.0, ReplicaUp("r0", 4096, 4), []),
+        (0.0, ProgramArrived("p", needs_sandbox=False), []),
+        (0.0, CallArrived("p", "p/0", 8), [Dispatch("p/0", "r0")]),
+        (0.0, CallDispatched("p", "p/0", "r0"), []),
+        (1.0, FirstToken("p", "p/0"), []),
+        (3.0, CallFinished("p", "p/0", 8, 3, 0), []),
+        (3.0, ToolStarted("p", "p/0", "bash"), []),
+        (6.0, ToolFinished("p", "p/0", "bash", 3.0, 4), []),
+        (6.0, ProgramFinished("p"), []),
+    ]
+
+
+def test_a_tool_of_no_duration_brings_the_next_call_into_the_next_engine_step():
+    bag = play([chain("p", 2, tool_s=0.0), chain("q", 1, output=9)])
+    second = next(row for row in bag.calls if row.call_id == "p/1")
+    assert second.arrived_s == second.scheduled_s == 2.0
+
+
+def test_a_call_that_arrives_during_a_step_waits_for_its_end():
+    bag = play([chain("p", 1, output=5), chain("q", 1)], arrivals=GivenTimes((0.0, 1.5)))
+    late = next(row for row in bag.calls if row.call_id == "q/0")
+    assert (late.arrived_s, late.scheduled_s, late.queue_s) == (1.5, 2.0, 0.5)
+
+
+def test_ticks_come_when_asked_for_and_once():
+    ticks = []
+
+    def tick(_event, now):
+        ticks.append(now)
+        return [WakeAt(now + 2.5)] if now < 5 else []
+
+    answer = {ProgramArrived: lambda _e, now: [WakeAt(now + 2.5), WakeAt(now + 2.5)], Tick: tick}
+    play([chain("p", 2)], policy=Through(answer))
+    assert ticks == [2.5, 5.0]
+
+
+def test_held_calls_wait_at_the_gateway():
+    answer = {
+        CallArrived: lambda e, now: [Hold(e.call_id), WakeAt(now + 4.0)],
+        Tick: lambda _e, _now: [Pause("p"), Dispatch("p/0", "r0")],
+    }
+    bag = play([chain("p", 1)], policy=Through(answer))
+    (row,) = bag.calls
+    assert (row.hold_s, row.queue_s, row.dispatched_s) == (4.0, 0.0, 4.0)
+    assert bag.programs[0].pauses == 1
+    assert bag.programs[0].worst_wait_s == 4.0
+
+
+def test_the_window_ends_the_run_and_open_programs_are_written_down():
+    bag = play([chain("p", 50)], warmup_s=10.0, duration_s=20.0)
+    (program,) = bag.programs
+    assert program.ended_at == "unfinished"
+    assert program.finished_s is None
+    assert program.steps_done == len(bag.calls) > 0
+    assert max(row.ended_s for row in bag.calls) <= 30.0
+    assert {0.0, 10.0, 30.0} <= {row.time_s for row in bag.samples}
+
+
+def test_a_context_that_cannot_fit_is_an_outcome_and_the_run_goes_on():
+    programs = [chain("big", 2, prompt=5000), chain("small", 2)]
+    bag = play(programs, arrivals=ClosedLoop(1))
+    assert [(p.program_id, p.ended_at[:6]) for p in bag.programs] == [
+        ("big", "failed"),
+        ("small", "finish"),
+    ]
+    failed = [event for _, event, _ in bag.decisions if isinstance(event, CallFailed)]
+    assert "5002 tokens" in failed[0].reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda e, _now: [Dispatch(e.call_id, "r7")], "one of the replicas r0"),
+        (lambda _e, _now: [Dispatch("nobody/0", "r0")], "nobody/0"),
+        (lambda e, _now: [Dispatch(e.call_id, "r0")] * 2, "dispatched once"),
+        (lambda _e, _now: [Pin("p", 1.0)], "ordered Pin"),
+    ],
+)
+def test_orders_that_make_no_sense_are_named(answer, words):
+    with pytest.raises(SetupError, match=words):
+        play([chain("p", 1)], policy=Through({CallArrived: answer}))
+
+
+def test_a_policy_that_forgets_its_calls_does_not_run_for_ever():
+    with pytest.raises(EngineFailed, match="1 calls held"):
+        play([chain("p", 1)], policy=Through({CallArrived: lambda _e, _now: []}))
+
+
+def test_capabilities_follow_the_queue():
+    assert capabilities(EngineOptions(64)) == frozenset()
+    options = EngineOptions(64, scheduling_policy="priority")
+    assert capabilities(options) == {Capability.PRIORITY}
+
+
+def test_progress_counts_what_is_done():
+    run = VirtualRun(
+        programs=lambda i: chain(f"p{i}", 2),
+        size=3,
+        arrivals=ClosedLoop(1),
+        policy=Through(),
+        engines={"r0": FastEngine(EngineOptions(4096), ONE_SECOND_STEPS)},
+        kv_tokens=4096,
+        block_size=16,
+        sandboxes=SandboxPool(),
+        recorder=Bag(),
+        warmup_s=0.0,
+        duration_s=None,
+    )
+    assert run.progress() == Progress(0.0, None, 0, 0, 0.0, None)
+    run.run()
+    done = run.progress()
+    assert (done.now_s, done.programs_done, done.steps_done) == (30.0, 3, 6)
+    assert done.steps_per_min == 12.0
