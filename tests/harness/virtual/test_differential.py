@@ -12,11 +12,15 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
+from harness import profiles
+from harness.virtual.engine import EngineOptions, Piece
 from harness.virtual.fast import FastEngine
 from harness.virtual.vllm_core import VllmCoreEngine
 from tests.harness.virtual.found import FOUND
-from tests.harness.virtual.scenario import Scenario, Trace, differences, play
+from tests.harness.virtual.scenario import Play, Scenario, Trace, Turn, differences, play
 from tests.harness.virtual.strategies import scenarios
+from workloads import registry
+from workloads.model import Program
 
 pytestmark = pytest.mark.vllm
 
@@ -84,3 +88,33 @@ def test_agreement_on_random_scenarios() -> None:
 @pytest.mark.parametrize("scenario", FOUND.values(), ids=FOUND.keys())
 def test_agreement_where_they_once_differed(scenario: Scenario) -> None:
     assert differences(play(scenario, VllmCoreEngine), play(scenario, FastEngine)) == []
+
+
+def first_turns(program: Program, priority: int) -> tuple[Turn, ...]:
+    """The first eight calls of a program; each waits for the tools of the one before."""
+    turns = []
+    acting = 0.0
+    for call in program.calls[:8]:
+        new = tuple(Piece(segment.key, segment.tokens) for segment in call.new)
+        output = Piece(call.output.key, call.output.tokens)
+        turns.append(Turn(new, output, think_s=acting, priority=priority))
+        acting = max((tool.duration_s for tool in call.tools), default=0.0)
+    return tuple(turns)
+
+
+@pytest.mark.parametrize(
+    ("kv_tokens", "policy"), [(1_000_000, "fcfs"), (40_000, "fcfs"), (40_000, "priority")]
+)
+def test_agreement_on_the_default_workload(kv_tokens: int, policy: str) -> None:
+    """24 programs at real lengths and step times: with room, and with too little."""
+    model, gpus = profiles.model("GLM-4.6-FP8"), profiles.hardware("8xH100")
+    workload = registry.load("swe-lite", seed=0)
+    scenario = Scenario(
+        EngineOptions(kv_tokens, scheduling_policy=policy),
+        profiles.step_time(model, gpus, "fp8"),
+        tuple(Play(str(i), first_turns(workload.program(i), i % 3)) for i in range(24)),
+        sample_every_s=1.37,
+    )
+    exact = play(scenario, VllmCoreEngine)
+    assert differences(exact, play(scenario, FastEngine)) == []
+    assert bool(exact.counters[0].preemptions) == (kv_tokens < 1_000_000)
