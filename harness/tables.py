@@ -74,13 +74,18 @@ def file_metadata(table: str, provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array of plain values. Raises what `pa.array` raises when one does not fit `kind`."""
+    """An Arrow array of plain values; whole numbers may stand in a column of floats.
+
+    Raises ArrowException, TypeError, ValueError or OverflowError when a value does not fit `kind`.
+    """
     if not pa.types.is_string(kind):
-        # Numpy reads plain numbers several times faster; it is believed only when it found this very
-        # type, since it would cut a fraction to fit an integer column.
-        plain = np.array(values)
+        plain = np.array(values)  # reads plain numbers several times faster than Arrow does
         if plain.dtype == kind.to_pandas_dtype():
             return pa.array(plain)
+        # Told the type, Arrow would cut 0.5 to fit an integer column, so it is asked what it sees.
+        seen = pa.array(values).type
+        if seen != kind and not pa.types.is_null(seen) and not pa.types.is_floating(kind):
+            raise pa.ArrowTypeError(f"values of type {seen} where {kind} was expected")
     return pa.array(values, kind)
 
 
