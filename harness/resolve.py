@@ -69,13 +69,13 @@ def resolve(spec: RunSpec) -> RunSpec:
 
 def load_workload(spec: RunSpec, seed: int) -> Workload:
     """The programs of a repeat. Raises `SetupError`."""
-    with _setup_errors():
+    with setup_errors():
         return workloads.load(spec.workload, seed=seed, overrides=_texts(spec.overrides.workload))
 
 
 def build_policy(spec: RunSpec, scheduler: str, seed: int) -> Policy:
     """A fresh policy. Raises `SetupError`."""
-    with _setup_errors():
+    with setup_errors():
         return schedulers.build(scheduler, _texts(spec.overrides.scheduler.get(scheduler, {})), seed)
 
 
@@ -121,7 +121,7 @@ def _texts(values: Mapping[str, Scalar]) -> dict[str, str]:
 
 
 @contextmanager
-def _setup_errors() -> Iterator[None]:
+def setup_errors() -> Iterator[None]:
     """Errors of the two lower packages are the user's set-up here."""
     try:
         yield

@@ -69,15 +69,20 @@ def run_study(
         view.close()
         _tidy(folder, keys, made)
     failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failed)}
-    whole = not failed and stopped_by is None
-    return Study(folder, summarise_study(spec, folder) if whole else None, failed, stopped_by)
+    if failed or stopped_by is not None:
+        return Study(folder, None, failed, stopped_by)
+    summary = summary_of(folder, [key.name for key in keys])
+    _write_summary(folder, summary)
+    return Study(folder, summary, failed, stopped_by)
 
 
-def summarise_study(spec: RunSpec, folder: Path) -> dict[str, Any]:
-    """Compare the runs of a complete study and write its summary.json, in one piece."""
-    keys = spec.runs()
-    runs = {key.name: open_run(folder / key.name) for key in keys}
-    summary = {
+def summary_of(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Compare the runs `names` of a study. `invalid` says which of them measured nothing.
+
+    Raises `SetupError` when one of them is missing, incomplete or of another schema version.
+    """
+    runs = {name: open_run(folder / name) for name in names}
+    return {
         "order": list(runs),
         "invalid": [
             f"{name}: no step ended in the measured window"
@@ -87,11 +92,13 @@ def summarise_study(spec: RunSpec, folder: Path) -> dict[str, Any]:
         "verdict": verdict(list(runs.values())),
         "runs": {name: run.summary for name, run in runs.items()},
     }
+
+
+def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     partial = folder / f"{SUMMARY}{PARTIAL}"
     with writing(folder):
         partial.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(folder / SUMMARY)
-    return summary
 
 
 def new_folder(spec: RunSpec) -> Path:

@@ -11,8 +11,8 @@ import click
 
 from harness.commands.options import json_option
 from harness.errors import SetupError
-from harness.records import find_runs, open_run
-from harness.runner import SUMMARY, summarise_study
+from harness.records import DONE, find_runs, open_run
+from harness.runner import SPEC, summary_of
 from harness.settings import load_spec
 
 
@@ -32,13 +32,15 @@ def show(folder: Path, *, as_json: bool) -> int:
     if runs == [folder]:
         click.echo(json.dumps(open_run(folder).summary, indent=2))
         return 0
-    if not (folder / SUMMARY).exists():
+    names = [key.name for key in load_spec(folder / SPEC).runs()]
+    missing = [name for name in names if not (folder / name / DONE).exists()]
+    if missing:
         raise SetupError(
-            f"incomplete: {folder} has no {SUMMARY}",
+            f"incomplete: {folder} lacks {', '.join(missing)}",
             "a finished study",
             f"Finish it with thunderbench run --resume {folder}",
         )
-    summary = summarise_study(load_spec(folder / "spec.toml"), folder)
+    summary = summary_of(folder, names)
     print_summary(summary, folder, as_json=as_json, quiet=True)
     return 5 if summary["invalid"] else 0
 
