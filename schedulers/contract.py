@@ -384,8 +384,11 @@ class Policy(Protocol):
     manages_sandboxes: ClassVar[bool]
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take one fact, return what to do. Raises `schedulers.errors.PolicyError` and changes
-        nothing when the fact contradicts what went before."""
+        """Take one fact, return what to do.
+
+        Raises `schedulers.errors.PolicyError` and changes nothing when the fact contradicts what went
+        before.
+        """
         ...
 
     def check_invariants(self) -> None:
@@ -401,4 +404,6 @@ class PolicyFactory(Protocol):
     observes: ClassVar[frozenset[type[Any]]]
     manages_sandboxes: ClassVar[bool]
 
-    def __call__(self, config: Any, rng: Random) -> Policy: ...
+    def __call__(self, config: Any, rng: Random) -> Policy:
+        """Build the policy; `config` is an instance of the class's `Config`."""
+        ...

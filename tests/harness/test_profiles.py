@@ -119,7 +119,7 @@ def test_step_time_by_hand():
     assert time.compute_s_per_token == pytest.approx(2 * 32e9 / (8 * 1979e12 * 0.45))
     assert time.expert_weights_s == pytest.approx(335.96e9 / bandwidth, rel=1e-4)
     assert time.dense_weights_s == pytest.approx((354.425e9 - 335.964e9 - 1.552e9) / bandwidth, rel=1e-3)
-    assert time.attention_s_per_pair == pytest.approx(4 * 92 * 96 * 128 / (8 * 989.5e12 * 0.30))
+    assert time.attention_s_per_pair == pytest.approx(4 * 92 * 96 * 128 / (8 * 989.5e12 * 0.45))
     assert time.kv_read_s_per_token == pytest.approx(188_416 / bandwidth)
     assert (time.experts, time.experts_per_token, time.overhead_s) == (160, 8, 0.004)
 
