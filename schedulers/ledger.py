@@ -7,7 +7,8 @@ everything from first principles. No counter is ever clamped.
 
 **Context of a program** (`ProgramEntry.context_tokens`), an estimate of the KV it wants resident:
 
-- one call at a time: its prompt while it is open, prompt + output once it ended;
+- one call at a time: its prompt while it is open, prompt + output once it ended (what an open call
+  has decoded so far is not counted: only the engine's usage at the end says it);
 - a failed call leaves its prompt, which the retry will want again;
 - several calls open at once (sub-agents): the *sum* over its branches. A branch is an open call, or
   an ended one that nothing continued yet. A call that arrives while others are open continues the

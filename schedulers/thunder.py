@@ -82,7 +82,10 @@ class ThunderConfig:
     decay_base: float = 2.0
     """x in f(t) = x^-t, the weight of an acting program's context (figure 6b: 2 to 8; 1: no decay)."""
     decay_unit_s: float = 1.0
-    """Seconds that t counts in; the paper allows 1 s or one tick."""
+    """Seconds that t counts in. The paper (appendix E.1) allows seconds or ticks, its code has seconds.
+
+    It matters where programs share no prompt: restoring into decayed room then over-commits the cache
+    by what the acting programs bring back, and the paper counts on shared prompts as the buffer."""
     lambda_max: float = 1.0
     """Share of the capacity to which pausing brings demand down and restoring may bring it up."""
     lambda_min: float = 1.0
