@@ -280,7 +280,7 @@ def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
         parts.append(
             "recomputed {:.1%} against {:.1%} of prompt tokens".format(*reasons["recomputed_share"])
         )
-    if reasons["part"]:
+    if reasons["part"] and None not in reasons["step_mean_s"]:
         parts.append(
             "a step takes {:.1f} s against {:.1f} s".format(*reasons["step_mean_s"])
             + f", and differs most in {reasons['part']} "

@@ -1,7 +1,10 @@
 """Rows with every field settable by name, and runs made of them."""
 
+import pyarrow as pa
+
 from harness.records import RunWriter
 from harness.rows import CallRow, ProgramRow, SampleRow, SandboxRow, ToolRow
+from harness.tables import row_schema
 
 SPEC = 'concurrency = [2]\nseed = 7\nschedulers = ["vllm"]\n'
 PROVENANCE = {
@@ -93,3 +96,10 @@ def write_run(
             writer.decide(now, event, actions)
         writer.finish(summary or {})
     return folder
+
+
+def as_table(row_type, given_rows):
+    """Rows as the table that a run would hold."""
+    schema = row_schema(row_type)
+    columns = list(zip(*given_rows, strict=True)) or [()] * len(schema)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)

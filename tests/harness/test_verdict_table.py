@@ -1,0 +1,50 @@
+"""What a verdict looks like in a terminal."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from harness.verdict import compare_all
+from harness.verdict_table import render
+from tests.harness.test_verdict import run
+
+
+def printed(runs, width=80):
+    out = StringIO()
+    render(compare_all(runs), Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_a_load_is_a_table_a_split_and_sentences():
+    text = printed([run("thunder", steps=377.5, prefill=1.0), run("vllm", steps=141.8, hits=0.31)])
+    assert [line.split() for line in text.splitlines() if line.startswith((" thunder", " vllm"))] == [
+        ["thunder", "377.5", "50.0", "90.0%", "1k", "(5%)", "1.0", "-", "5.0", "3.3", "TB", "0"],
+        ["vllm", "141.8", "50.0", "31.0%", "1k", "(5%)", "1.0", "-", "5.0", "3.3", "TB", "0"],
+        ["thunder", "10.0", "0.0", "0.0", "1.0", "8.0", "0.0", "0.0"],
+        ["vllm", "10.0", "0.0", "0.0", "2.0", "8.0", "0.0", "0.0"],
+    ]
+    assert "96 programs at a time, simulated" in text
+    assert "thunder wins over vllm by 2.66x" in text
+
+
+def test_a_measured_run_is_not_called_simulated():
+    assert "simulated" not in printed([run("vllm") | {"simulated": False}])
+
+
+def test_what_was_not_measured_is_a_dash():
+    empty = dict.fromkeys(("hits", "recomputed", "step", "prefill", "decode", "wait", "steps", "programs"))
+    text = printed([run("vllm", **empty)])
+    (row, _) = [line for line in text.splitlines() if line.startswith(" vllm")]
+    assert row.split()[1:4] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal_without_cutting_anything(width):
+    text = printed([run("thunder", steps=1377.5, wait=1234.0), run("vllm", steps=141.8)], width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are():
+    assert "a[b]c" in printed([run("a[b]c"), run("vllm")], 120)
