@@ -60,6 +60,22 @@ class Account:
     acting_tokens: int = 0
     calls: int = 0
 
+    def book(self, entry: ProgramEntry) -> None:
+        """Count a program of this replica by its present phase and context."""
+        if entry.state is State.ACTING_ACTIVE:
+            self.acting[entry.program_id] = entry
+            self.acting_tokens += entry.context_tokens
+        else:
+            self.reasoning_tokens += entry.context_tokens
+
+    def unbook(self, entry: ProgramEntry) -> None:
+        """Take a program out of the counts, before its phase or context changes."""
+        if entry.state is State.ACTING_ACTIVE:
+            del self.acting[entry.program_id]
+            self.acting_tokens -= entry.context_tokens
+        else:
+            self.reasoning_tokens -= entry.context_tokens
+
 
 @dataclass(slots=True, eq=False)
 class OpenCall:
@@ -233,7 +249,7 @@ class Ledger:
         after = self._after(entry, Step.RESUMED, None)
         entry.state, entry.account = after, account
         account.residents[entry.program_id] = entry
-        self._book(entry)
+        account.book(entry)
 
     def move(self, entry: ProgramEntry, account: Account) -> None:
         """An active program changes its replica."""
@@ -242,7 +258,7 @@ class Ledger:
             self._leave(entry, state)
             entry.account = account
             account.residents[entry.program_id] = entry
-            self._book(entry)
+            account.book(entry)
 
     def pause(self, entry: ProgramEntry) -> None:
         """An active program belongs to no replica any more."""
@@ -302,19 +318,19 @@ class Ledger:
 
     def _set(self, entry: ProgramEntry, state: State, context_tokens: int, now: float) -> None:
         if entry.account is not None:
-            self._unbook(entry)
+            entry.account.unbook(entry)
         if state is not entry.state:
             if state.phase is not entry.state.phase:
                 entry.phase_since = now
             entry.state = state
         entry.context_tokens = context_tokens
         if entry.account is not None:
-            self._book(entry)
+            entry.account.book(entry)
 
     def _leave(self, entry: ProgramEntry, state: State) -> None:
         account = entry.account
         if account is not None:
-            self._unbook(entry)
+            account.unbook(entry)
             del account.residents[entry.program_id]
         entry.account, entry.state = None, state
 
@@ -325,24 +341,6 @@ class Ledger:
             self._finished[entry.program_id] = None
             if len(self._finished) > REMEMBERED:
                 del self._finished[next(iter(self._finished))]
-
-    def _book(self, entry: ProgramEntry) -> None:
-        account = entry.account
-        assert account is not None
-        if entry.state is State.ACTING_ACTIVE:
-            account.acting[entry.program_id] = entry
-            account.acting_tokens += entry.context_tokens
-        else:
-            account.reasoning_tokens += entry.context_tokens
-
-    def _unbook(self, entry: ProgramEntry) -> None:
-        account = entry.account
-        assert account is not None
-        if entry.state is State.ACTING_ACTIVE:
-            del account.acting[entry.program_id]
-            account.acting_tokens -= entry.context_tokens
-        else:
-            account.reasoning_tokens -= entry.context_tokens
 
     # --------------------------------------------------------- invariants
 
