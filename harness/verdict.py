@@ -275,7 +275,7 @@ def _headline(comparison: Verdict, best: Verdict, rival: Verdict) -> str:
 def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
     parts = []
     if None not in reasons["hit_rate_share"]:
-        parts.append("KV hit rate {:.0%} against {:.0%}".format(*reasons["hit_rate_share"]))
+        parts.append("KV hit rate {:.1%} against {:.1%}".format(*reasons["hit_rate_share"]))
     if None not in reasons["recomputed_share"]:
         parts.append(
             "recomputed {:.1%} against {:.1%} of prompt tokens".format(*reasons["recomputed_share"])

@@ -34,9 +34,9 @@ def _bytes(value: float) -> str:
 def _tokens(value: float) -> str:
     for unit in ("", "k", "M"):
         if value < 1000:
-            return f"{value:.3g}{unit}"
+            return f"{value:.0f}{unit}"
         value /= 1000
-    return f"{value:,.3g}G"
+    return f"{value:,.0f}G"
 
 
 # Heading, names of the numbers, and how each is written.
@@ -44,7 +44,7 @@ _COLUMNS: tuple[tuple[str, tuple[tuple[str, Callable[[Any], str]], ...]], ...] =
     ("steps\n/min", (("steps_per_min", _number(1)),)),
     ("programs\n/h", (("programs_per_h", _number(1)),)),
     ("KV\nhits", (("hit_rate_share", "{:.1%}".format),)),
-    ("computed\nagain", (("recomputed_tokens", _tokens), ("recomputed_share", "({:.0%})".format))),
+    ("computed\nagain", (("recomputed_tokens", _tokens), ("recomputed_share", "{:.0%}".format))),
     ("TTFT s\np50 p95", (("ttft_p50_s", _seconds), ("ttft_p95_s", _seconds))),
     ("worst\nwait s", (("worst_wait_s", _seconds),)),
     ("disk\npeak", (("disk_peak_bytes", _bytes),)),

@@ -200,7 +200,7 @@ def test_a_winner_is_named_with_its_reasons():
     assert load["sentences"] == [
         "thunder wins over vllm by 2.60x: 377.0 against 145.0 steps/min.",
         (
-            "thunder against vllm: KV hit rate 97% against 31%; "
+            "thunder against vllm: KV hit rate 97.0% against 31.0%; "
             "recomputed 1.0% against 60.0% of prompt tokens; "
             "a step takes 15.0 s against 40.0 s, and differs most in prefill (1.0 s against 26.0 s)."
         ),
