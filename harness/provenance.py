@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_SECRET = re.compile(r"(?i)((?:key|token|secret|password|passwd|credential)s?\b[\w-]*[=:\s]\s*)\S+")
+# `tokens` are counted here all the time and never secret; a `token` is.
+_SECRET_NAME = re.compile(r"key|token(?!s)|secret|passw(?:or)?d|credential", re.IGNORECASE)
+_SECRET = re.compile(rf"((?:{_SECRET_NAME.pattern})[\w-]*[=:\s]\s*)\S+", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
+_SHORTEST_SECRET = 6  # shorter values of such variables are words like `on`
 
 
 def thunderbench_version() -> str:
@@ -32,7 +36,7 @@ def of_study(command: Sequence[str]) -> dict[str, Any]:
         "python_version": platform.python_version(),
         "python_implementation": sys.implementation.name,
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "command": redacted(" ".join(["thunderbench", *command])),
+        "command": redacted(" ".join(["thunderbench", *command]), os.environ),
         "study_started_utc": utc_now(),
     }
 
@@ -42,8 +46,15 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def redacted(text: str) -> str:
-    """`text` without values of names that sound secret, and without logins in addresses."""
+def redacted(text: str, environment: Mapping[str, str]) -> str:
+    """`text` without secrets.
+
+    Gone are values of names that sound like one, values of such variables of the environment wherever
+    they occur, and logins in addresses.
+    """
+    for name, value in environment.items():
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
     return _LOGIN.sub("***@", _SECRET.sub(r"\1***", text))
 
 

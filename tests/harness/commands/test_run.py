@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from harness.settings import validated
+from tests.harness.commands.conftest import Invoke
+
+SMALL = ("run", "--duration", "2m", "--warmup", "1m", "--concurrency", "2")
+
+
+def test_a_study_ends_with_a_verdict_and_its_place(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke(*SMALL, "-o", tmp_path / "study")
+    assert result.exit_code == 0
+    assert "2 programs at a time, simulated" in result.stdout
+    assert result.stdout.endswith(f"\nResults: {tmp_path / 'study'}\n")
+    assert "thunder-c2-s0: started\n" in result.stderr
+    assert result.stderr.endswith("(2 of 2 runs)\n")
+
+
+def test_json_alone_stands_on_stdout_and_nothing_on_stderr(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke(*SMALL, "-o", tmp_path / "study", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    summary = json.loads(result.stdout)
+    assert summary.pop("folder") == str(tmp_path / "study")
+    assert summary == json.loads((tmp_path / "study" / "summary.json").read_text())
+
+
+def test_quiet_prints_the_verdict_only(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke(*SMALL, "-o", tmp_path / "study", "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Results:" not in result.stdout
+
+
+def test_dry_run_prints_settings_and_runs_and_writes_nothing(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke("run", "--dry-run", "--concurrency", "24,96", "-o", "study")
+    assert result.exit_code == 0
+    spec = validated(tomllib.loads(result.stdout))
+    assert spec.kv_tokens is not None
+    runs = [key.name for key in spec.runs()]
+    assert len(runs) == 4
+    assert result.stdout.splitlines()[-5:] == [
+        "# 4 runs into study, in this order:",
+        *(f"#   {name}" for name in runs),
+    ]
+    as_json = json.loads(
+        invoke("run", "--dry-run", "--concurrency", "24,96", "-o", "study", "--json").stdout
+    )
+    assert as_json["runs"] == runs
+    assert as_json["spec"]["kv_tokens"] == spec.kv_tokens
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_measured_nothing_ends_with_5(invoke: Invoke, tmp_path: Path) -> None:
+    flags = ("--duration", "1s", "--warmup", "0", "--concurrency", "2", "--scheduler", "vllm")
+    result = invoke("run", *flags, "-o", tmp_path / "study")
+    assert result.exit_code == 5
+    assert "INVALID: vllm-c2-s0: no step ended in the measured window\n" in result.stdout
+
+
+def test_the_environment_gives_settings(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THUNDERBENCH_CONCURRENCY", "24,48")
+    monkeypatch.setenv("THUNDERBENCH_SCHEDULERS", "vllm")
+    result = invoke("run", "--dry-run", "--json")
+    assert json.loads(result.stdout)["runs"] == ["vllm-c24-s0", "vllm-c48-s0"]
+
+
+def test_resume_takes_no_other_place(invoke: Invoke, study: Path) -> None:
+    result = invoke("run", "--resume", study, "-o", "elsewhere")
+    assert result.exit_code == 2
+    assert "--resume FOLDER alone" in result.stderr
+
+
+def test_resume_of_a_finished_study_shows_it_again(invoke: Invoke, study: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.glob("*/*")}
+    result = invoke("run", "--resume", study)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in study.glob("*/*")} == before
+
+
+def test_resume_refuses_other_settings(invoke: Invoke, study: Path) -> None:
+    result = invoke("run", "--resume", study, "--seed", "5")
+    assert result.exit_code == 2
+    assert "seed is 5, was 0" in result.stderr
+
+
+def test_open_loop_and_given_times(invoke: Invoke, tmp_path: Path) -> None:
+    flags = ("run", "--duration", "5m", "--warmup", "0", "--scheduler", "vllm", "-q")
+    assert invoke(*flags, "--request-rate", "0.05", "-o", tmp_path / "rate").exit_code == 0
+    assert (tmp_path / "rate" / "vllm-r0.05-s0" / "DONE").exists()
+    assert invoke(*flags, "--arrival-times", "0,1.5", "-o", tmp_path / "times").exit_code == 0
+    assert (tmp_path / "times" / "vllm-a2-s0" / "DONE").exists()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.compose import compose
+from harness.resolve import resolve
+from harness.settings import load_spec, read_spec
+from harness.spec import RunSpec
+from workloads.arrivals import ClosedLoop, Gamma, GivenTimes, Poisson
+
+
+def study(**flags: Any) -> RunSpec:
+    return resolve(read_spec({"duration_s": "2m", "warmup_s": "1m", **flags}, environment={}))
+
+
+def wired(spec: RunSpec, folder: Path) -> Any:
+    return compose(spec, spec.runs()[0], folder, {"thunderbench_version": "0"})
+
+
+def test_provenance_says_what_is_needed_to_repeat_and_to_replay(tmp_path: Path) -> None:
+    spec = study(schedulers="thunder,vllm", concurrency="2", seed="7")
+    run, recorder = wired(spec, tmp_path / "run")
+    with recorder:
+        run.run()
+        recorder.finish({})
+    facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert facts["simulated"] is True
+    assert facts["policy"]["name"] == "thunder"
+    assert facts["policy"]["seed"] == 7
+    assert facts["policy"]["config"] == spec.overrides.scheduler["thunder"]
+    assert len(facts["plan_hash"]) == 64
+    assert facts["options"]["kv_tokens"] == spec.kv_tokens
+    assert load_spec(tmp_path / "run" / "spec.toml") == spec.only(spec.runs()[0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "arrivals"),
+    [
+        ({"concurrency": "3"}, ClosedLoop(3)),
+        ({"request_rate": "0.5"}, Poisson(0.5, 0)),
+        ({"request_rate": "0.5", "burstiness": "0.25"}, Gamma(0.5, 0.25, 0)),
+        ({"arrival_times": "0,2"}, GivenTimes((0.0, 2.0))),
+    ],
+)
+def test_loads(
+    tmp_path: Path, flags: dict[str, str], arrivals: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("harness.compose.VirtualRun", lambda **parts: made.update(parts))
+    _, recorder = wired(study(**flags), tmp_path / "run")
+    with recorder:
+        recorder.finish({})
+    assert made["arrivals"] == arrivals
+    assert made["size"] is None
+
+
+def test_without_an_end_the_workload_is_played_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("harness.compose.VirtualRun", lambda **parts: made.update(parts))
+    _, recorder = wired(study(duration_s="inf", replicas="2"), tmp_path / "run")
+    with recorder:
+        recorder.finish({})
+    assert (made["size"], made["duration_s"]) == (300, None)
+    assert list(made["engines"]) == ["r0", "r1"]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import SetupError
+from harness.resolve import build_policy, engine_options, load_workload, refuse_unmet_needs, resolve
+from harness.settings import load_spec, read_spec
+from harness.spec import RunSpec
+from schedulers.contract import Capability
+
+
+def spec(*sets: str, **flags: Any) -> RunSpec:
+    return read_spec(flags, sets, environment={})
+
+
+def test_nothing_is_left_open_and_resolving_again_changes_nothing(tmp_path: Path) -> None:
+    resolved = resolve(
+        spec("workload.steps.median=60", "scheduler.thunder.delta_t_s=2", model="glm 4.6 fp8")
+    )
+    assert resolved.model == "GLM-4.6-FP8"
+    assert resolved.kv_tokens is not None
+    assert resolved.step_time is not None
+    assert resolved.overrides.workload["steps.median"] == 60
+    assert len(resolved.overrides.workload) > 10
+    assert resolved.overrides.scheduler["thunder"]["delta_t_s"] == 2.0
+    assert "decay_base" in resolved.overrides.scheduler["thunder"]
+    assert resolve(resolved) == resolved
+    (tmp_path / "spec.toml").write_text(resolved.toml())
+    assert load_spec(tmp_path / "spec.toml") == resolved
+
+
+def test_what_is_given_stands_above_the_profiles() -> None:
+    resolved = resolve(spec(kv_tokens="100000"))
+    assert resolved.kv_tokens == 100_000
+    assert engine_options(resolved).kv_tokens == 100_000
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"workload": "swe-lit"}, ["swe-lit", "swe-lite"]),
+        ({"workload": "trace:absent.jsonl"}, ["absent.jsonl"]),
+        ({"schedulers": "thundr"}, ["thundr", "Did you mean 'thunder'?"]),
+        ({"schedulers": "no_such_module:Policy"}, ["no_such_module"]),
+        ({"model": "GLM-4.5"}, ["GLM-4.5", "GLM-4.6-FP8"]),
+        ({"hardware": "8xH10"}, ["H10", "H100"]),
+        ({"hardware": "0xH100"}, ["0xH100"]),
+        ({"hardware": "2xH100"}, ["GLM-4.6-FP8 does not fit", "GB too little"]),
+        ({"kv_dtype": "int3"}, ["int3", "fp8"]),
+        ({"duration_s": "inf", "workload": "tests.harness.endless:Endless"}, ["duration_s", "no end"]),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(given: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(SetupError) as caught:
+        resolve(spec(**given))
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workload.no_such=1",
+        "workload.steps.median=-5",
+        "scheduler.thunder.delta_t_s=0",
+        "scheduler.vllm.router=x",
+    ],
+)
+def test_parameters_of_workload_and_schedulers_are_checked(text: str) -> None:
+    with pytest.raises(SetupError):
+        resolve(spec(text))
+
+
+def test_a_malformed_trace_is_named_by_file_line_and_field(tmp_path: Path) -> None:
+    good = {
+        "program_id": "p",
+        "steps": [{"prompt_tokens": 10, "new_prompt_tokens": 10, "output_tokens": 3}],
+    }
+    bad = {"program_id": "q", "steps": [{"prompt_tokens": -1, "new_prompt_tokens": 10, "output_tokens": 3}]}
+    trace = tmp_path / "programs.jsonl"
+    trace.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+    with pytest.raises(SetupError, match=r"programs\.jsonl, line 2, field .*prompt_tokens"):
+        resolve(spec(workload=f"trace:{trace}"))
+
+
+class Needy:
+    name = "needy"
+    needs = frozenset({Capability.PIN, Capability.PRIORITY})
+
+
+def test_a_policy_whose_needs_are_not_met_is_refused_by_name() -> None:
+    options = engine_options(resolve(spec("engine.scheduling_policy=priority")))
+    with pytest.raises(
+        SetupError, match="'needy' needs `pin`, which the virtual engine does not offer; expected priority"
+    ):
+        refuse_unmet_needs("needy", Needy(), options)  # type: ignore[arg-type]
+
+
+def test_priority_says_how_to_get_it() -> None:
+    class Priority(Needy):
+        needs = frozenset({Capability.PRIORITY})
+
+    with pytest.raises(SetupError, match=r"--set engine\.scheduling_policy=priority"):
+        refuse_unmet_needs("p", Priority(), engine_options(resolve(spec())))  # type: ignore[arg-type]
+    refuse_unmet_needs("p", Priority(), engine_options(resolve(spec("engine.scheduling_policy=priority"))))  # type: ignore[arg-type]
+
+
+def test_all_schedulers_of_a_repeat_get_the_same_programs_and_another_repeat_gets_others() -> None:
+    resolved = resolve(spec(repeats="2"))
+    one, two = (
+        {key.seed for key in resolved.runs() if key.scheduler == name} for name in ("thunder", "vllm")
+    )
+    assert one == two == {0, 1}
+    assert load_workload(resolved, 0).program(0) == load_workload(resolved, 0).program(0)
+    assert load_workload(resolved, 0).program(0) != load_workload(resolved, 1).program(0)
+
+
+def test_policies_are_fresh() -> None:
+    resolved = resolve(spec())
+    assert build_policy(resolved, "thunder", 0) is not build_policy(resolved, "thunder", 0)
