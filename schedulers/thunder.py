@@ -3,7 +3,7 @@
 The paper's policy, not its published code, which differs (decay only when restoring, unbounded marks).
 
 **Demand** of a replica with capacity C (equation 7): the contexts of its reasoning programs, plus
-those of its acting ones weighted by f(t) = 2^-t, t since acting began. It decides both ways:
+those of its acting ones weighted by f(t) = 2^-t, t ticks since acting began. It decides both ways:
 
 - *pause*: when demand > C, pause programs by falling S_pause = 1/c + [acting] until the contexts
   released reach demand - lambda_max * C (appendix E.3 counts whole contexts, not weighted ones);
@@ -81,11 +81,9 @@ class ThunderConfig:
     """Seconds between two ticks (paper: 5; its figure 6b varies 2 to 10)."""
     decay_base: float = 2.0
     """x in f(t) = x^-t, the weight of an acting program's context (figure 6b: 2 to 8; 1: no decay)."""
-    decay_unit_s: float = 1.0
-    """Seconds that t counts in. The paper (appendix E.1) allows seconds or ticks, its code has seconds.
-
-    It matters where programs share no prompt: restoring into decayed room then over-commits the cache
-    by what the acting programs bring back, and the paper counts on shared prompts as the buffer."""
+    decay_unit_s: float = 5.0
+    """Seconds that t counts in. Appendix E.1 allows ticks (5) or seconds (1). Ticks, because figure 6b
+    finds little effect of x, and x acts in full on the half second of a typical tool if t is in seconds."""
     lambda_max: float = 1.0
     """Share of the capacity to which pausing brings demand down and restoring may bring it up."""
     lambda_min: float = 1.0

@@ -41,7 +41,7 @@ class Live:
         self.path = path  # where its blocks belong, by branch of the content tree
         self.length = request.prompt_tokens  # prompt and the output generated so far
         self.computed = 0
-        self.known = request.known_tokens  # leading tokens whose computing is a repetition
+        self.known = 0  # leading tokens that it had computed when it was preempted
         self.again = 0.0  # share of the present prefill that is repetition
         self.order = 0  # position among the running: rises with every admission
         self.stretch = 0  # index into `path` of the block `entered`

@@ -283,7 +283,8 @@ class FastEngine:
             self.counters.hits += cached
         else:
             request.preempted_tokens += max(0, live.known - cached)
-        live.again = max(0, live.known - cached) / (live.length - cached)
+        known = max(live.known, request.known_tokens)
+        live.again = max(0, known - cached) / (live.length - cached)
         live.held = self.pool.take(hits)
         live.entered = live.blocks = found
         live.computed = cached

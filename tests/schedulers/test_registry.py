@@ -127,7 +127,7 @@ def test_parameters_are_read_recorded_and_checked():
     assert config_of(policy) == {
         "delta_t_s": 2.0,
         "decay_base": 4.0,
-        "decay_unit_s": 1.0,
+        "decay_unit_s": 5.0,
         "lambda_max": 1.0,
         "lambda_min": 1.0,
         "prepare_ahead": 0.1,

@@ -59,9 +59,16 @@ def test_delta_t_is_a_parameter():
 class TestDemand:
     """Equation 7."""
 
-    @pytest.mark.parametrize(("tokens", "fits"), [(900, True), (901, False)])
-    def test_an_acting_context_weighs_half_after_one_second_and_a_quarter_after_two(self, tokens, fits):
+    @pytest.mark.parametrize(("tokens", "fits"), [(800, True), (801, False)])
+    def test_an_acting_context_weighs_half_after_one_tick(self, tokens, fits):
         policy = make("thunder", {"r0": 1000})
+        act(policy, 1.0, "a", 400)
+        answer = Dispatch("b/0", "r0") if fits else Hold("b/0")
+        assert start(policy, 6.0, "b", tokens) == [answer]  # 400 / 2 + 800 = 1000
+
+    @pytest.mark.parametrize(("tokens", "fits"), [(900, True), (901, False)])
+    def test_counted_in_seconds_it_weighs_a_quarter_after_two(self, tokens, fits):
+        policy = make("thunder", {"r0": 1000}, decay_unit_s="1")
         act(policy, 1.0, "a", 400)
         answer = Dispatch("b/0", "r0") if fits else Hold("b/0")
         assert start(policy, 3.0, "b", tokens) == [answer]  # 400 / 4 + 900 = 1000
@@ -83,7 +90,7 @@ class TestDemand:
     def test_pausing_uses_it_too(self):
         """900 reasoning + 400 acting for 2 s is at capacity exactly; one token more is over it."""
         for big, orders in ((900, [WakeAt(10.0)]), (901, [Pause("a"), WakeAt(10.0)])):
-            policy = make("thunder", {"r0": 1000})
+            policy = make("thunder", {"r0": 1000}, decay_unit_s="1")
             act(policy, 0.0, "a", 400)
             reasoning(policy, 3.0, {"b": big})
             feed(policy, 3.0, CallArrived("a", "a/1", 400), finish("a", 1, 400))
