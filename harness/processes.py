@@ -25,6 +25,7 @@ from harness.worker import Done, Failed
 
 POLL_S = 0.1
 KILL_AFTER_S = 5.0
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _CONTEXT = (
     multiprocessing.get_context("fork") if sys.platform == "linux" else multiprocessing.get_context("spawn")
@@ -78,10 +79,22 @@ def run_jobs(jobs: Iterable[Job], at_once: int, view: View) -> Results:
 
 def _start(job: Job) -> tuple[Connection, BaseProcess]:
     ours, theirs = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=job.target, args=(*job.args, theirs), name=job.name)
-    process.start()
+    process = _CONTEXT.Process(target=_enter, args=(job.target, *job.args, theirs), name=job.name)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until the new process has its own handlers
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     theirs.close()
     return ours, process
+
+
+def _enter(target: Callable[..., None], *args: Any) -> None:
+    """First in every process: Ctrl-C is for the parent, which ends the others with SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    target(*args)
 
 
 def _hear(connection: Connection, name: str, process: BaseProcess, view: View) -> Done | Failed | None:
@@ -119,7 +132,7 @@ def _stop_signals() -> Iterator[list[int]]:
     def note(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, note) for number in _STOPS}
     try:
         yield caught
     finally:

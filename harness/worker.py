@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -34,12 +33,7 @@ Message: TypeAlias = Progress | Failed | Done
 def work(
     study: RunSpec, key: RunKey, folder: Path, provenance: Mapping[str, Any], parent: Connection
 ) -> None:
-    """Play a run and tell `parent` how it goes; the last message is `Done` or `Failed`.
-
-    Interrupts are the parent's business: it hears Ctrl-C as well and ends this process when it wants to.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Play a run and tell `parent` how it goes; the last message is `Done` or `Failed`."""
     parent.send(attempt(study, key, folder, provenance, parent.send))
     parent.close()
 
