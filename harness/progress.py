@@ -108,7 +108,7 @@ class Bars:
         self._ended = 0
         self._bars = bars.Progress(
             bars.TextColumn("{task.description}"),
-            bars.BarColumn(bar_width=24),
+            bars.BarColumn(bar_width=12),
             bars.TextColumn("{task.fields[figures]}"),
             console=Console(file=out),
             auto_refresh=False,
@@ -125,7 +125,7 @@ class Bars:
         """Move the bar; one without a known end pulses."""
         share = progress.now_s / progress.end_s if progress.end_s else None
         total = None if share is None else 1.0
-        self._bars.update(self._tasks[run], completed=share or 0.0, total=total, figures=describe(progress))
+        self._bars.update(self._tasks[run], completed=share or 0.0, total=total, figures=_brief(progress))
 
     def ended(self, run: str, outcome: str) -> None:
         """The bar gives way to a line above the others."""
@@ -152,6 +152,14 @@ def describe(progress: Progress) -> str:
         f"{_hours(progress.now_s)}{end} virtual, {progress.programs_done} programs done, "
         f"{progress.steps_per_min:.1f} steps/min{hit}"
     )
+
+
+def _brief(progress: Progress) -> str:
+    """The same in less than 50 columns, so that a bar and a name fit beside it."""
+    end = "" if progress.end_s is None else f"/{_hours(progress.end_s)}"
+    hit = "" if progress.hit_rate is None else f", {progress.hit_rate:.0%} hits"
+    done = f"{progress.programs_done} done, {progress.steps_per_min:.1f}/min"
+    return f"{_hours(progress.now_s)}{end}, {done}{hit}"
 
 
 def choose_view(out: TextIO, total: int, *, quiet: bool, environment: Mapping[str, str]) -> View:

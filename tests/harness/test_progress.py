@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from harness.progress import Bars, Plain, Progress, Silent, choose_view, describe
 
 HALF = Progress(2100.0, 4200.0, 36, 3900, 111.4, 0.876)
@@ -34,7 +36,8 @@ def test_plain_lines_come_every_few_seconds_for_runs_that_moved() -> None:
     assert out.getvalue().splitlines() == ["a: started", f"a: {describe(HALF)}", "a: done (1 of 2 runs)"]
 
 
-def test_bars_show_the_figures_of_every_run_and_keep_the_outcome() -> None:
+def test_bars_show_the_figures_of_every_run_and_keep_the_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     out = Terminal()
     view = Bars(out, 2)
     view.started("a")
@@ -45,7 +48,7 @@ def test_bars_show_the_figures_of_every_run_and_keep_the_outcome() -> None:
     view.ended("a", "its process died [oddly]")
     view.close()
     shown = out.getvalue()
-    assert "36 programs" in shown
+    assert "0:35:00/1:10:00, 36 done, 111.4/min, 88% hits" in shown
     assert "a: its process died [oddly] (1 of 2 runs)" in shown
 
 

@@ -89,6 +89,12 @@ def test_a_malformed_trace_is_named_by_file_line_and_field(tmp_path: Path) -> No
         resolve(spec(workload=f"trace:{trace}"))
 
 
+def test_the_backend_vllm_core_needs_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.resolve.find_spec", lambda _: None)
+    with pytest.raises(SetupError, match=r"without vLLM; expected vLLM installed. Install it: pip install"):
+        resolve(spec(backend="vllm-core"))
+
+
 class Needy:
     name = "needy"
     needs = frozenset({Capability.PIN, Capability.PRIORITY})

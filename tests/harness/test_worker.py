@@ -51,3 +51,15 @@ def test_a_run_that_dies_says_why_and_leaves_nothing(
     assert outcome[:2] == failed[:2]
     assert ("Traceback" in outcome.trace) == isinstance(error, RuntimeError)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.vllm
+def test_both_backends_give_the_same_metrics(tmp_path: Path) -> None:
+    found = []
+    for backend in ("virtual", "vllm-core"):
+        flags = {"duration_s": "2m", "warmup_s": "1m", "concurrency": "2", "schedulers": "thunder"}
+        spec = resolve(read_spec({**flags, "backend": backend}, environment={}))
+        assert attempt(spec, spec.runs()[0], tmp_path / backend, {}) == Done()
+        found.append(open_run(tmp_path / backend).summary)
+    assert found[0]["throughput"] == pytest.approx(found[1]["throughput"])
+    assert found[0]["kv"] == pytest.approx(found[1]["kv"])
