@@ -11,6 +11,7 @@ from harness.provenance import utc_now
 from harness.records import RunWriter
 from harness.resolve import build_policy, engine_options, load_workload, policy_config, refuse_unmet_needs
 from harness.spec import RunKey, RunSpec
+from harness.virtual.content import ContentTree
 from harness.virtual.driver import Progress, VirtualRun
 from harness.virtual.engine import Engine, EngineOptions
 from harness.virtual.sandbox import SandboxPool
@@ -42,7 +43,8 @@ def compose(
     policy = build_policy(spec, key.scheduler, key.seed)
     options = engine_options(spec)
     refuse_unmet_needs(key.scheduler, policy, options)
-    engines = {f"r{index}": _engine(spec, options) for index in range(spec.replicas)}
+    contents = ContentTree()
+    engines = {f"r{index}": _engine(spec, options, contents) for index in range(spec.replicas)}
     until_the_end = math.isinf(spec.duration_s)
     recorder = RunWriter(
         folder,
@@ -75,7 +77,7 @@ def compose(
     return Wired(run, recorder)
 
 
-def _engine(spec: RunSpec, options: EngineOptions) -> Engine:
+def _engine(spec: RunSpec, options: EngineOptions, contents: ContentTree) -> Engine:
     """A fresh replica. The backend's module is imported here, because vLLM takes seconds to import."""
     if spec.step_time is None:
         raise ValueError("an engine of a spec that was not resolved")
@@ -86,7 +88,7 @@ def _engine(spec: RunSpec, options: EngineOptions) -> Engine:
         return VllmCoreEngine(options, step_time)
     from harness.virtual.fast import FastEngine  # noqa: PLC0415 - one place for both backends
 
-    return FastEngine(options, step_time)
+    return FastEngine(options, step_time, contents)
 
 
 def _arrivals(spec: RunSpec, key: RunKey) -> Arrivals:

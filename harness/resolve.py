@@ -18,7 +18,7 @@ from harness import profiles
 from harness.errors import SetupError
 from harness.spec import Overrides, RunSpec, Scalar, StepTimeSpec
 from harness.virtual.driver import capabilities
-from harness.virtual.engine import EngineOptions
+from harness.virtual.engine import EngineOptions, check_options
 from schedulers import registry as schedulers
 from schedulers.contract import Policy
 from schedulers.errors import SchedulerSetupError
@@ -62,9 +62,27 @@ def resolve(spec: RunSpec) -> RunSpec:
             ),
         }
     )
+    options = engine_options(resolved)
+    check_options(options)
+    _refuse_hopeless(workload, options)
     for name in spec.schedulers:
-        refuse_unmet_needs(name, build_policy(spec, name, spec.seed), engine_options(resolved))
+        refuse_unmet_needs(name, build_policy(spec, name, spec.seed), options)
     return resolved
+
+
+def _refuse_hopeless(workload: Workload, options: EngineOptions) -> None:
+    """Raise `SetupError` when the KV cache holds not even the shortest first call of a few programs."""
+    looked_at = range(min(workload.size or 20, 20))
+    first_calls = [workload.program(i).calls[0] for i in looked_at]
+    shortest = min(
+        (sum(part.tokens for part in call.new) + call.output.tokens for call in first_calls), default=0
+    )
+    if shortest > options.kv_tokens:
+        raise SetupError(
+            f"a KV cache of {options.kv_tokens} tokens",
+            f"room for the shortest first call of {workload.name}, {shortest} tokens",
+            "Give more --kv-tokens",
+        )
 
 
 def load_workload(spec: RunSpec, seed: int) -> Workload:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+from harness.errors import EngineFailed
 from harness.rows import CallRow, ProgramRow, SampleRow, SandboxRow, ToolRow
 from harness.virtual.clock import Clock
 from harness.virtual.programs import LiveCall, LiveProgram, Preparation
@@ -27,6 +28,8 @@ from schedulers.contract import (
 )
 from workloads.arrivals import ClosedLoop
 from workloads.model import Program, ToolRun
+
+HOPELESS_FAILURES = 1000  # a closed loop replaces a failed program at once: without end it never ends
 
 _Row = TypeVar("_Row", contravariant=True)  # noqa: PLC0105 - the name of the type, not of its variance
 
@@ -95,6 +98,7 @@ class Agents:
         self.calls: dict[str, LiveCall] = {}  # from arrival to the last token
         self.held = 0  # of them, those that nobody has dispatched yet
         self.programs_done = self.steps_done = 0
+        self._failures_in_a_row = 0
 
     @property
     def over(self) -> bool:
@@ -173,6 +177,9 @@ class Agents:
         """A call ended without a result: its program starts no more and ends when nothing is open."""
         del self.calls[live.call.call_id]
         live.program.fail(live, reason, self._clock.now)
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= HOPELESS_FAILURES:
+            raise EngineFailed(f"{HOPELESS_FAILURES} calls failed in a row, the last one because {reason}")
         self._tell(CallFailed(live.program.id, live.call.call_id, reason))
         self._clock.at(self._clock.now, self._end_if_idle, live.program)
 
@@ -204,6 +211,7 @@ class Agents:
         program, now = live.program, self._clock.now
         self._recorder.calls.append(live.row(now))
         self.steps_done += 1
+        self._failures_in_a_row = 0
         self._start_calls(program, program.end(live, now))
         self._end_if_idle(program)
 

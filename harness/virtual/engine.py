@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from harness.errors import SetupError
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -32,6 +34,19 @@ class EngineOptions:
     max_num_seqs: int = 1024
     max_num_batched_tokens: int = 8192
     scheduling_policy: str = "fcfs"  # or "priority"
+
+
+def check_options(options: EngineOptions) -> None:
+    """Raises `SetupError` for options that vLLM refuses too."""
+    if options.kv_tokens < options.block_size:
+        raise SetupError(
+            f"a KV cache of {options.kv_tokens} tokens", f"at least one block of {options.block_size}"
+        )
+    if options.max_num_batched_tokens < options.max_num_seqs:
+        raise SetupError(
+            f"max_num_batched_tokens {options.max_num_batched_tokens}",
+            f"at least max_num_seqs ({options.max_num_seqs}): vLLM refuses less",
+        )
 
 
 class Piece(NamedTuple):

@@ -32,6 +32,7 @@ from harness.virtual.engine import (
     EngineOptions,
     EngineOutput,
     EngineRequest,
+    check_options,
 )
 from harness.virtual.growth import Growth
 from harness.virtual.plan import Plan
@@ -86,6 +87,7 @@ class FastEngine:
     def __init__(
         self, options: EngineOptions, step_time: StepTime, tree: ContentTree | None = None
     ) -> None:
+        check_options(options)
         self.options = options
         self.counters = EngineCounters()
         self.pool = BlockPool(options.kv_tokens // options.block_size, self.counters)

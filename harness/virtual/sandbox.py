@@ -11,7 +11,6 @@ legal at any time after the request; a preparation still going on is then abando
 for a new sandbox once its old one is reclaimed. A sandbox whose program finished and that nobody
 reclaimed has leaked.
 """
-# ruff: noqa: S101 - check_invariants raises AssertionError by contract
 
 from __future__ import annotations
 

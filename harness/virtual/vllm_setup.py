@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from harness.errors import SetupError
-from harness.virtual.engine import EngineOptions
+from harness.virtual.engine import EngineOptions, check_options
 
 TESTED_VERSION = "0.32.0"
 
@@ -107,7 +107,7 @@ def build_scheduler(options: EngineOptions) -> Core:
 
     Raises `SetupError` when vLLM is missing or another one, or when the options cannot work.
     """
-    _check(options)
+    check_options(options)
     vllm = load_vllm()
     try:
         return _parts(*_scheduler(vllm, options))
@@ -128,25 +128,13 @@ def _parts(scheduler: Any, hasher: Any) -> Core:
     return Core(scheduler, hasher, manager, pool, manager.coordinator.single_type_managers[0].req_to_blocks)
 
 
-def _check(options: EngineOptions) -> None:
-    if options.kv_tokens < options.block_size:
-        raise SetupError(
-            f"a KV cache of {options.kv_tokens} tokens", f"at least one block of {options.block_size}"
-        )
-    if options.max_num_batched_tokens < options.max_num_seqs:
-        raise SetupError(
-            f"max_num_batched_tokens {options.max_num_batched_tokens}",
-            f"at least max_num_seqs ({options.max_num_seqs}): vLLM refuses less",
-        )
-
-
 def _other_vllm(error: Exception) -> SetupError:
     version = getattr(import_module("vllm"), "__version__", "of unknown version")
     reason = " ".join(str(error).split())
     return SetupError(
         f"vLLM {version} could not be set up as a scheduler: {type(error).__name__}: {reason}",
         f"vLLM {TESTED_VERSION}, with which this backend was tested",
-        f"pip install 'vllm=={TESTED_VERSION}', or use the backend 'fast', which needs no vLLM.",
+        f"pip install 'vllm=={TESTED_VERSION}', or use --backend virtual, which needs no vLLM.",
     )
 
 
