@@ -151,5 +151,5 @@ def test_progress_counts_what_is_done():
 
 def test_a_server_that_can_take_no_program_ends_the_run():
     programs = [chain(f"big{i}", 1, prompt=5000) for i in range(1200)]
-    with pytest.raises(EngineFailed, match="1000 calls failed in a row.*5002 tokens"):
+    with pytest.raises(EngineFailed, match=r"1000 calls failed in a row.*5002 tokens"):
         play(programs, arrivals=ClosedLoop(1), duration_s=100.0)
