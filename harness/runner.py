@@ -20,18 +20,19 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from harness.errors import SetupError
+from harness.lazy import named
 from harness.processes import Job, run_jobs
 from harness.progress import View
 from harness.records import DONE, PARTIAL, open_run
 from harness.settings import load_spec
 from harness.spec import RunKey, RunSpec
 from harness.tables import writing
-from harness.verdict import verdict
 from harness.worker import Failed, work
 
 RESULTS = Path("results")
 SPEC = "spec.toml"
 SUMMARY = "summary.json"
+VERDICT = "reports.verdict:verdict"
 
 # A run of an hour with a hundred programs writes some 5 MB.
 FREE_BYTES_PER_RUN = 20_000_000
@@ -89,7 +90,7 @@ def summary_of(folder: Path, names: Sequence[str]) -> dict[str, Any]:
             for name, run in runs.items()
             if not run.summary["throughput"]["steps"]
         ],
-        "verdict": verdict(list(runs.values())),
+        "verdict": named(VERDICT)(list(runs.values())),
         "runs": {name: run.summary for name, run in runs.items()},
     }
 

@@ -3,7 +3,7 @@
 workloads   standard library only; knows no servers and no policies
 schedulers  standard library only; no clock, no randomness of its own, no I/O
 harness     workloads, schedulers and libraries; never reports
-reports     of the harness, the records only
+reports     of the harness, its records and errors only
 """
 
 import ast
@@ -38,6 +38,7 @@ FORBIDDEN_IN_SCHEDULERS = frozenset(
 # It finds and imports policy classes by name, before a run begins; no policy uses it.
 LOADER = "schedulers/registry.py"
 FORBIDDEN_CALLS = frozenset({"open", "print", "input", "exec", "eval"})
+OF_REPORTS = ("harness.records", "harness.errors", "reports")
 HEAVY = frozenset({"numpy", "pyarrow", "pydantic", "scipy", "pandas", "torch", "vllm"})
 
 
@@ -115,13 +116,11 @@ def test_the_harness_never_imports_reports():
     assert [found for found in imports_of("harness") if is_within(found[1], "reports")] == []
 
 
-def test_reports_import_records_only_of_the_harness():
+def test_reports_import_records_and_errors_only_of_the_harness():
     strangers = [
         found
         for found in imports_of("reports")
-        if top(found[1]) in OURS
-        and not is_within(found[1], "harness.records")
-        and not is_within(found[1], "reports")
+        if top(found[1]) in OURS and not any(is_within(found[1], allowed) for allowed in OF_REPORTS)
     ]
     assert strangers == []
 

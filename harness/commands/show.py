@@ -11,9 +11,12 @@ import click
 
 from harness.commands.options import json_option
 from harness.errors import SetupError
+from harness.lazy import named
 from harness.records import DONE, find_runs, open_run
 from harness.runner import SPEC, summary_of
 from harness.settings import load_spec
+
+RENDER = "reports.verdict_table:render"
 
 
 @click.command(short_help="Print a summary again.")
@@ -52,9 +55,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, *, as_json: bool, qu
         return
     from rich.console import Console  # noqa: PLC0415 - --json does without
 
-    from harness.verdict_table import render  # noqa: PLC0415
-
-    render(summary["verdict"], Console())
+    named(RENDER)(summary["verdict"], Console())
     for reason in summary["invalid"]:
         click.echo(f"INVALID: {reason}")
     if not quiet:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.metrics import PARTS
-from harness.verdict import Verdict
+from reports.measures import PARTS
+from reports.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console

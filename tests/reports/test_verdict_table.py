@@ -5,9 +5,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from harness.verdict import compare_all
-from harness.verdict_table import render
-from tests.harness.test_verdict import run
+from reports.verdict import compare_all
+from reports.verdict_table import render
+from tests.reports.test_verdict import run
 
 
 def printed(runs, width=80):

@@ -21,8 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harness.errors import SetupError
-from harness.metrics import PARTS
 from harness.records import Run
+from reports.measures import PARTS, pick
 
 Verdict: TypeAlias = dict[str, Any]
 
@@ -329,14 +329,6 @@ def _more(one: float | None, other: float | None) -> bool:
 
 def _find(rows: Sequence[Verdict], scheduler: str) -> Verdict:
     return next(row for row in rows if row["scheduler"] == scheduler)
-
-
-def pick(metrics: Mapping[str, Any], path: Sequence[str]) -> float | None:
-    """The number at `path`; null where any step of it is missing."""
-    found: Any = metrics
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return None if found is None else float(found)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import SetupError
 from harness.records import open_run
-from harness.verdict import COMPARED, compare_all, facts, judge, label, pick, verdict
+from reports.verdict import COMPARED, compare_all, facts, judge, label, verdict
 from tests.harness.results import PROVENANCE, write_run
 
 
@@ -263,12 +263,6 @@ def test_a_run_without_any_step_does_not_stop_the_verdict():
     load = only_load([run("thunder", steps=0.0, programs=0.0, **empty), run("vllm")])
     assert load["sentences"][0] == "vllm leads thunder: 100.0 against 0.0 steps/min."
     assert words(load) == dict.fromkeys(COMPARED)
-
-
-def test_numbers_are_found_by_path_or_are_null():
-    assert pick({"a": {"b": 2}}, ("a", "b")) == 2.0
-    assert pick({"a": {}}, ("a", "b", "c")) is None
-    assert pick({"a": None}, ("a", "b")) is None
 
 
 # ---------------------------------------------------------------- from folders
