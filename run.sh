@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Usage:
 #   ./run.sh [OPTIONS]                      install into .venv and run the main job; OPTIONS go to `thunderbench run`
-#   ./run.sh test [--vllm] [PYTEST OPTIONS] install what the tests need, then lint, type-check and test;
-#                                           --vllm adds real vLLM on a CPU (some 3 GB, once)
+#   ./run.sh test [--vllm] [--browser] [PYTEST OPTIONS]
+#                                           install what the tests need, then lint, type-check and test;
+#                                           --vllm adds real vLLM on a CPU (some 3 GB, once),
+#                                           --browser adds Chromium, in which reports are opened
 # PYTHON=python3.12 ./run.sh takes that interpreter for a new .venv.
 set -euo pipefail
 
@@ -75,17 +77,45 @@ install() {
   printf '%s\n' "$state" >"$stamp"
 }
 
-run_tests() {
-  local vllm=""
-  if [[ ${1-} == --vllm ]]; then
-    vllm=1
-    shift
+has_browser() {
+  local name
+  command -v chromedriver >/dev/null || return
+  for name in chromium chromium-browser google-chrome; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  return 1
+}
+
+install_browser() {
+  if has_browser; then
+    return
   fi
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    say "run.sh: no Chromium with its driver was found."
+    say "Install them (Debian: sudo apt-get install chromium chromium-driver) and run this again."
+    exit 2
+  fi
+  say "Installing Chromium ..."
+  apt-get update -qq >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    chromium chromium-driver fonts-dejavu-core >&2 </dev/null
+}
+
+run_tests() {
+  local vllm="" browser=""
+  while [[ ${1-} == --vllm || ${1-} == --browser ]]; do
+    if [[ $1 == --vllm ]]; then vllm=1; else browser=1; fi
+    shift
+  done
   cd -- "$root"
   install "[dev]"
+  if [[ -n $browser ]]; then
+    install_browser
+    export THUNDERBENCH_REQUIRE_BROWSER=1 # tests that need a browser fail without it instead of being skipped
+  fi
   if [[ -n $vllm ]]; then
     "$python" .ci/install_vllm.py </dev/null
-    export THUNDERBENCH_REQUIRE_VLLM=1 # tests that need vLLM fail without it instead of being skipped
+    export THUNDERBENCH_REQUIRE_VLLM=1 # the same for vLLM
   fi
   "$python" -m ruff check .
   "$python" -m ruff format --check .
