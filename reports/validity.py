@@ -1,0 +1,269 @@
+"""Whether a run measured what it says it measured.
+
+A run is INVALID, with every reason that applies, when
+
+    errors       more than 1 % of the programs that arrived failed. Each failure makes room for another
+                 program, so the load is no longer the one that was asked for.
+    hit rate     the cache gave more than it can hold. The rows allow a bound that needs no contents: an
+                 engine computes at least the last token of every prompt, and the longest prompt of a
+                 program, less what the program's own calls put out, was computed once by somebody. So
+                 hits <= queries - max(calls, that much of any one program).
+    warm cache   hits from before the run: every call among those scheduled first found tokens in the
+                 cache, or a counter was not 0 before the first program arrived.
+    concurrency  in a closed loop fewer programs were live than asked for while there were more to start:
+                 on average below 95 % of them.
+    client       the client of a live run sent calls late: p99 above 0.1 s, as long as a cached call takes
+                 to its first token. Read from `client.send_lag_s.p99` of the summary; virtual runs have
+                 no client, and what is absent is not judged.
+    steps        fewer than 130 steps ended in the window. Below that no p95 can be stated (the floors of
+                 `harness.metrics`), and the noise of counting alone, 1 / sqrt(130) = 9 %, hides whatever
+                 difference anybody looks for.
+
+The tables are read in pieces, with the columns that are needed; the length of a run is no matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from harness.errors import SetupError
+from harness.records import Run
+from reports.measures import pick
+
+MOST_FAILED_SHARE = 0.01
+LEAST_LIVE_SHARE = 0.95
+MOST_SEND_LAG_S = 0.1
+LEAST_STEPS = 130
+
+SEND_LAG = ("client", "send_lag_s", "p99")
+_COUNTERS = ("queries_total", "hits_total", "preemptions_total", "evicted_blocks_total")
+
+
+class Validity(NamedTuple):
+    """Whether a run counts; without reasons it does. Each reason is a clause without a full stop."""
+
+    valid: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "VALID" if self.valid else f"INVALID: {'; '.join(self.reasons)}"
+
+
+def validity(run: Run) -> Validity:
+    """VALID, or INVALID with every reason that applies. Raises SetupError when a table cannot be read."""
+    programs, calls, samples = _programs(run), _calls(run), _samples(run)
+    reasons = [
+        *_errors(programs),
+        *_hit_rate(calls, samples),
+        *_warm_cache(programs, calls, samples),
+        *_concurrency(run, programs, samples),
+        *_client(run),
+        *_steps(calls),
+    ]
+    return Validity(not reasons, tuple(reasons))
+
+
+def check_study(runs: Sequence[Run]) -> list[tuple[Run, Validity]]:
+    """Every run with its validity, in the order given."""
+    return [(run, validity(run)) for run in runs]
+
+
+# ------------------------------------------------------------------ what the tables say
+
+
+@dataclass(slots=True)
+class _Programs:
+    arrived: int = 0
+    failed: int = 0
+    first_reason: str = ""
+    first_arrival_s: float = math.inf
+    last_arrival_s: float = -math.inf
+    first_open_call_s: float = math.inf
+    """When a program of which no step ended called for the first time: a call that left no row."""
+
+
+@dataclass(slots=True)
+class _Calls:
+    calls: int = 0
+    in_window: int = 0
+    impossible: int = 0
+    """Calls that found their whole prompt in the cache, or more."""
+    prompt: int = 0
+    longest: dict[str, int] = field(default_factory=dict)
+    """Program -> its longest prompt, tokens."""
+    output: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Program -> tokens that its calls put out."""
+    first: tuple[float, int] = (math.inf, 0)
+    """When a call was first scheduled, and the fewest cached tokens of the calls scheduled then."""
+
+
+@dataclass(slots=True)
+class _Samples:
+    queries: int = 0
+    hits: int = 0
+    first: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Replica -> time and counters of its first sample."""
+    live: list[pa.Array] = field(default_factory=list)
+    times: list[pa.Array] = field(default_factory=list)
+
+
+def _programs(run: Run) -> _Programs:
+    found = _Programs()
+    for part in _parts(run, "programs", ["arrived_s", "first_call_s", "steps_done", "ended_at"]):
+        found.arrived += part.num_rows
+        failed = part.filter(pc.starts_with(part["ended_at"], "failed"))["ended_at"]
+        found.failed += len(failed)
+        found.first_reason = found.first_reason or (_short(failed[0].as_py()) if len(failed) else "")
+        found.first_arrival_s = _smallest(part["arrived_s"], found.first_arrival_s)
+        found.last_arrival_s = max(found.last_arrival_s, pc.max(part["arrived_s"]).as_py())
+        open_calls = part.filter(pc.equal(part["steps_done"], 0))["first_call_s"]
+        found.first_open_call_s = _smallest(open_calls, found.first_open_call_s)
+    return found
+
+
+def _calls(run: Run) -> _Calls:
+    found = _Calls()
+    start, end = _window(run)
+    columns = ["program_id", "scheduled_s", "ended_s", "prompt_tokens", "cached_tokens", "output_tokens"]
+    for part in _parts(run, "calls", columns):
+        prompt, cached, ended = part["prompt_tokens"], part["cached_tokens"], part["ended_s"]
+        found.calls += part.num_rows
+        found.in_window += _count(pc.and_(pc.greater(ended, start), pc.less_equal(ended, end)))
+        found.impossible += _count(pc.and_(pc.greater_equal(cached, prompt), pc.greater(cached, 0)))
+        found.prompt += pc.sum(prompt).as_py()
+        own = part.group_by("program_id").aggregate([("prompt_tokens", "max"), ("output_tokens", "sum")])
+        for row in own.to_pylist():
+            name = row["program_id"]
+            found.longest[name] = max(found.longest.get(name, 0), row["prompt_tokens_max"])
+            found.output[name] += row["output_tokens_sum"]
+        first = _smallest(part["scheduled_s"], math.inf)
+        fewest = pc.min(part.filter(pc.equal(part["scheduled_s"], first))["cached_tokens"]).as_py()
+        found.first = min(found.first, (first, fewest))
+    return found
+
+
+def _samples(run: Run) -> _Samples:
+    found = _Samples()
+    last: dict[str, dict[str, int]] = {}
+    for part in _parts(run, "samples", ["time_s", "replica", "programs_live", *_COUNTERS]):
+        found.times += part["time_s"].chunks
+        found.live += part["programs_live"].chunks
+        for replica in pc.unique(part["replica"]).to_pylist():
+            own = part.filter(pc.equal(part["replica"], replica)).select(["time_s", *_COUNTERS])
+            found.first.setdefault(replica, own.slice(0, 1).to_pylist()[0])
+            last[replica] = own.slice(own.num_rows - 1).to_pylist()[0]
+    found.queries = sum(row["queries_total"] for row in last.values())
+    found.hits = sum(row["hits_total"] for row in last.values())
+    return found
+
+
+# ------------------------------------------------------------------ the reasons
+
+
+def _errors(programs: _Programs) -> Iterator[str]:
+    if programs.failed > MOST_FAILED_SHARE * programs.arrived:
+        share = programs.failed / programs.arrived
+        yield (
+            f"{programs.failed} of {programs.arrived} programs failed ({share:.1%}, at most "
+            f"{MOST_FAILED_SHARE:.0%}); the first: {programs.first_reason}"
+        )
+
+
+def _hit_rate(calls: _Calls, samples: _Samples) -> Iterator[str]:
+    if calls.impossible:
+        yield (
+            f"hit rate above the bound: {calls.impossible} calls found their whole prompt in the cache, "
+            "and an engine computes at least its last token"
+        )
+    new = max((tokens - calls.output[name] for name, tokens in calls.longest.items()), default=0)
+    bound = samples.queries
+    if samples.queries >= calls.prompt:  # the last sample has seen all of these calls
+        bound -= max(calls.calls, new)
+    if samples.hits > bound:
+        yield (
+            f"hit rate above the bound: {samples.hits} of {samples.queries} prompt tokens counted as "
+            f"cached, and at most {max(bound, 0)} can be"
+        )
+
+
+def _warm_cache(programs: _Programs, calls: _Calls, samples: _Samples) -> Iterator[str]:
+    scheduled_s, cached = calls.first
+    if cached > 0 and scheduled_s < programs.first_open_call_s:
+        yield (
+            f"warm cache carried over: the first call, at {scheduled_s:g} s, found {cached} tokens before "
+            "anything was computed"
+        )
+    for replica, row in samples.first.items():
+        counted = ", ".join(f"{name} = {row[name]}" for name in _COUNTERS if row[name])
+        if counted and row["time_s"] <= programs.first_arrival_s:
+            yield f"warm cache carried over: {replica} had {counted} before the first program arrived"
+
+
+def _concurrency(run: Run, programs: _Programs, samples: _Samples) -> Iterator[str]:
+    asked = (run.spec.get("concurrency") or [None])[0]
+    if asked is None or not samples.times:
+        return
+    start, end = _window(run)
+    if math.isinf(float(run.spec.get("duration_s", 0.0))):
+        end = min(end, programs.last_arrival_s)  # from there on there was nothing more to start
+    times = pa.chunked_array(samples.times)
+    inside = pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end))
+    live = pc.mean(pa.chunked_array(samples.live).filter(inside)).as_py()
+    if live is not None and live < LEAST_LIVE_SHARE * asked:
+        yield f"concurrency never reached: {live:.1f} programs live on average, {asked} asked for"
+
+
+def _client(run: Run) -> Iterator[str]:
+    lag = pick(run.summary, SEND_LAG)
+    if lag is not None and lag > MOST_SEND_LAG_S:
+        yield f"client too slow: it sent calls up to {lag:.2f} s late (p99, at most {MOST_SEND_LAG_S:g} s)"
+
+
+def _steps(calls: _Calls) -> Iterator[str]:
+    if calls.in_window < LEAST_STEPS:
+        yield f"too few steps: {calls.in_window} ended in the window, at least {LEAST_STEPS} are needed"
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _window(run: Run) -> tuple[float, float]:
+    """The measured window, (start, end]; the whole run where the summary does not say."""
+    start, end = (pick(run.summary, ("window", edge)) for edge in ("start_s", "end_s"))
+    return (-math.inf if start is None else start, math.inf if end is None else end)
+
+
+def _parts(run: Run, name: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The rows of a table in pieces that are not empty."""
+    path = run.folder / f"{name}.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=columns):
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise SetupError(f"unreadable: {path} ({reason})", "a file as written", "Run it again.") from error
+
+
+def _smallest(values: pa.ChunkedArray, so_far: float) -> float:
+    found = pc.min(values).as_py()
+    return so_far if found is None else min(so_far, found)
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _short(text: str) -> str:
+    """One line of at most 200 characters; servers write novels."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:199]}…"
