@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ from schedulers.contract import Action, Event
 
 PARTIAL = ".partial"
 DONE = "DONE"
+BATCH_ROWS = 131_072  # of a table that is read part by part; ten columns of it take some 10 MB
 
 
 class Tables(Protocol):
@@ -159,6 +160,16 @@ class Run(_Folder):
         check_version(folder, self.provenance.get("schema_version", "none"))
         self.spec: dict[str, Any] = _read(folder / "spec.toml", tomllib.loads)
         self.summary: dict[str, Any] = _read(folder / "summary.json", json.loads)
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of one of `harness.rows.TABLES`, in parts of at most `BATCH_ROWS` rows, in order.
+
+        Memory is that of one part. Raises SetupError when the table cannot be read.
+        """
+        path = self.folder / f"{name}.parquet"
+        file = open_table(path, list(row_schema(TABLES[name]).names))
+        with reading(path):
+            yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
     def decisions(self) -> Iterator[Decision]:
         """(seq, now_s, event, actions) of every event, in order, with bounded memory."""

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from reports.figures import throughput
+from reports.figures.figure import Figure, Omitted, Table, render_png, render_svg
+from reports.study import Study
+
+__all__ = ["Figure", "Omitted", "Table", "figures", "omitted", "render_png", "render_svg"]
+
+_MODULES: tuple[Callable[[Study], Iterator[Figure | Omitted]], ...] = (throughput.draw,)
+
+
+def figures(study: Study) -> list[Figure]:
+    """Every figure that the study has data for, in the order of the page; those of a question together."""
+    return [drawn for draw in _MODULES for drawn in draw(study) if isinstance(drawn, Figure)]
+
+
+def omitted(study: Study) -> list[Omitted]:
+    """The figures that the study has no data for, and why."""
+    return [drawn for draw in _MODULES for drawn in draw(study) if isinstance(drawn, Omitted)]

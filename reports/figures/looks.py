@@ -1,0 +1,140 @@
+"""How charts look: colours, legends that switch, axes of loads. Shared by all figures.
+
+Colours have a contrast of at least 3:1 to white and to near-black, so one set serves light and dark; the
+first four stay apart under each colour blindness, and shapes and dashes tell arms apart without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from reports.study import Load, Study
+
+BASELINE_COLOUR = "#767f8c"
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#7a5cd0", "#c0609a", "#a07c00")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2, 1, 2], [10, 4])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+
+# The parts of a step, from waiting (warm) over the model's work (blue) to the tools' (green).
+PART_COLOURS = {
+    "hold": "#b8620b",
+    "queue": "#d89a3c",
+    "prefill": "#2f5fa8",
+    "decode": "#5b95d6",
+    "sandbox": "#1b7a50",
+    "tool": "#6fae4e",
+}
+# What memory is spent on: work (blue), waste (warm), and what waits for reuse or stays blank.
+COST_COLOURS = {
+    "decode": "#5b95d6",
+    "prefill": "#2f5fa8",
+    "recompute": "#c2410c",
+    "caching": "#c9a227",
+    "unused": "#8a929e",
+}
+STATE_COLOURS = {
+    "paused": "#b8620b",
+    "waiting": "#d89a3c",
+    "reasoning": "#3b78c4",
+    "acting": "#3d9a5f",
+    "open": "#8a929e",
+}
+
+HEIGHT = 280
+SIMULATED = "Simulated."
+SWITCH_HINT = "A click on a legend entry shows only that; more clicks add others."
+
+
+def arm_scale(study: Study) -> alt.Scale:
+    """One colour per arm, the same in all figures; more arms than colours begin again."""
+    others = [arm for arm in study.arms if arm != study.baseline]
+    colours = [BASELINE_COLOUR, *(COLOURS[i % len(COLOURS)] for i in range(len(others)))]
+    return alt.Scale(domain=[study.baseline, *others], range=colours)
+
+
+def arm_colour(study: Study, field: str = "arm") -> alt.Color:
+    """Colour by arm, with the legend above the chart."""
+    return alt.Color(f"{field}:N", scale=arm_scale(study), title=None, legend=legend())
+
+
+def arm_dash(study: Study) -> alt.StrokeDash:
+    """Dashes by arm."""
+    dashes = [DASHES[i % len(DASHES)] for i in range(len(study.arms))]
+    return alt.StrokeDash(
+        "arm:N", scale=alt.Scale(domain=list(study.arms), range=dashes), title=None, legend=legend()
+    )
+
+
+def arm_shape(study: Study) -> alt.Shape:
+    """Shapes by arm."""
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(study.arms))]
+    return alt.Shape(
+        "arm:N", scale=alt.Scale(domain=list(study.arms), range=shapes), title=None, legend=legend()
+    )
+
+
+def legend(**options: Any) -> alt.Legend:
+    """A legend above the chart, in lines as the width allows."""
+    return alt.Legend(orient="top", direction="horizontal", columns=3, labelLimit=260, **options)
+
+
+def toggle(field: str = "arm") -> Any:
+    """A selection by clicks on the legend; nothing selected shows everything."""
+    return alt.selection_point(name="shown", fields=[field], bind="legend", toggle="true")
+
+
+def faded(shown: Any, opacity: float = 1.0) -> Any:
+    """Opacity of what the legend has switched off."""
+    return alt.when(shown).then(alt.value(opacity)).otherwise(alt.value(0.06))
+
+
+def picker(name: str, label: str, options: Sequence[str]) -> Any:
+    """A drop-down list with the last option chosen; null where there is nothing to choose."""
+    if len(options) < 2:
+        return None
+    bound = alt.binding_select(options=list(options), name=f"{label} ")
+    return alt.param(name=name, value=options[-1], bind=bound)
+
+
+def picked(chart: Any, param: Any, field: str = "load") -> Any:
+    """The rows of a chart that belong to what was picked."""
+    return chart if param is None else chart.transform_filter(alt.datum[field] == param)
+
+
+def load_title(loads: Sequence[Load]) -> str:
+    """The title of an axis of loads."""
+    units = {load.unit for load in loads}
+    return units.pop() if len(units) == 1 else "load"
+
+
+def load_axis(loads: Sequence[Load]) -> alt.X:
+    """An axis over loads: to scale where there are several of one kind, else side by side."""
+    values = [load.value for load in loads]
+    if len({load.kind for load in loads}) > 1 or len(loads) < 2:
+        return alt.X(
+            "load:N",
+            title=load_title(loads),
+            sort=[str(load) for load in loads],
+            axis=alt.Axis(labelAngle=0),
+        )
+    spread = max(values) / min(values) > 12
+    scale = alt.Scale(type="log" if spread else "linear", zero=False, nice=False, padding=24)
+    return alt.X(
+        "x:Q",
+        title=load_title(loads),
+        scale=scale,
+        axis=alt.Axis(values=values, grid=False, labelOverlap=True),
+    )
+
+
+def simulated(study: Study) -> str:
+    """`Simulated.` where any number is."""
+    return SIMULATED if study.simulated else ""
+
+
+def caption(study: Study, *sentences: str) -> str:
+    """Sentences, and whether the numbers are simulated."""
+    return " ".join(sentence for sentence in (*sentences, simulated(study)) if sentence)

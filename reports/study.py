@@ -1,0 +1,222 @@
+"""A study as the page needs it: its runs, and of each what charts show, small enough to hold in memory.
+
+`load_study` reads one or more results folders once, table by table, in parts. Everything on the page is a
+function of the `Study` it gives.
+
+An **arm** is what is compared: a scheduler, with the parameters in which several configurations of it
+differ, and with the name of the study where two studies hold the same scheduler, load and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import SetupError
+from harness.records import Run, find_runs, open_run
+from reports.aggregate import Aggregates, Asked, aggregate
+from reports.overtime import Grid, grid_upto
+
+BASELINE = "vllm"
+NAME_LENGTH = 60  # of what is shown; longer names are cut in the middle
+
+LOADS = {
+    "concurrency": "programs at a time",
+    "request_rate": "programs/s",
+    "arrival_times": "programs at given times",
+}
+
+
+class Load(NamedTuple):
+    """How much was asked of the scheduler: `value` of `kind`, one of `LOADS`."""
+
+    kind: str
+    value: float
+
+    @property
+    def unit(self) -> str:
+        """What the value counts, in words."""
+        return LOADS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.value:g} {self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRun:
+    """A finished run and what its tables say. `name` is unique in the study; `config` is the policy's."""
+
+    name: str
+    folder: Path
+    scheduler: str
+    arm: str
+    load: Load
+    seed: int
+    simulated: bool
+    config: dict[str, Any]
+    spec: dict[str, Any]
+    provenance: dict[str, Any]
+    summary: dict[str, Any]
+    grid: Grid
+    seen: Aggregates
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Runs in order of arm, load and seed. `arms`: the baseline first, then by name; so `schedulers`.
+
+    `baseline` is an arm: of the scheduler asked for, of vllm where it ran, else the first.
+    """
+
+    runs: tuple[StudyRun, ...]
+    arms: tuple[str, ...]
+    loads: tuple[Load, ...]
+    baseline: str
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Names of the schedulers, that of the baseline first."""
+        return tuple(dict.fromkeys(self.of(arm)[0].scheduler for arm in self.arms if self.of(arm)))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any run was simulated."""
+        return any(run.simulated for run in self.runs)
+
+    def of(self, arm: str, load: Load | None = None) -> list[StudyRun]:
+        """The runs of an arm, perhaps under one load only."""
+        return [run for run in self.runs if run.arm == arm and load in {None, run.load}]
+
+    def without(self, names: Collection[str]) -> Study:
+        """The study without the runs of these names, e.g. the invalid ones; arms keep their colours."""
+        runs = tuple(run for run in self.runs if run.name not in names)
+        return replace(self, runs=runs, loads=tuple(sorted({run.load for run in runs})))
+
+
+def load_study(paths: Sequence[Path], baseline: str | None = None) -> Study:
+    """Read the runs and studies at `paths`. `baseline` names a scheduler.
+
+    Raises SetupError when there is none, one is incomplete, damaged or of another schema version, or the
+    baseline did not run.
+    """
+    folders = list(dict.fromkeys(folder.resolve() for path in paths for folder in find_runs(path)))
+    runs = [open_run(folder) for folder in folders]
+    loads = [_load(run) for run in runs]
+    schedulers = [_policy(run)["name"] for run in runs]
+    arms = _arms(runs, schedulers, loads)
+    if baseline is not None and baseline not in {*schedulers, *arms}:
+        raise SetupError(f"baseline {baseline!r}", f"one of {', '.join(sorted(set(schedulers)))}")
+    first = _baseline(baseline, schedulers, arms)
+    grids, excerpts = _grids(runs, loads), _excerpts(runs, loads, arms)
+    made = [
+        StudyRun(
+            name=name,
+            folder=run.folder,
+            scheduler=_short(scheduler),
+            arm=arm,
+            load=load,
+            seed=run.spec["seed"],
+            simulated=bool(run.provenance.get("simulated", False)),
+            config=dict(_policy(run).get("config") or {}),
+            spec=run.spec,
+            provenance=run.provenance,
+            summary=run.summary,
+            grid=grids[load],
+            seen=aggregate(run, Asked(_window(run), grids[load], excerpt)),
+        )
+        for run, name, scheduler, arm, load, excerpt in zip(
+            runs, _names(folders), schedulers, arms, loads, excerpts, strict=True
+        )
+    ]
+    order = sorted(set(arms), key=lambda arm: (arm != first, arm))
+    made.sort(key=lambda run: (order.index(run.arm), run.load, run.seed, run.name))
+    return Study(tuple(made), tuple(order), tuple(sorted(set(loads))), first)
+
+
+def _load(run: Run) -> Load:
+    kind = next((name for name in LOADS if run.spec.get(name)), None)
+    if kind is None:
+        raise SetupError(f"{run.folder}: its spec names no load", f"one of {', '.join(LOADS)}")
+    given = run.spec[kind]
+    return Load(kind, float(len(given) if kind == "arrival_times" else given[0]))
+
+
+def _policy(run: Run) -> Mapping[str, Any]:
+    policy = run.provenance.get("policy")
+    if not isinstance(policy, Mapping) or "name" not in policy:
+        raise SetupError(
+            f"{run.folder}: its provenance names no policy", "a run as written", "Run it again."
+        )
+    return policy
+
+
+def _window(run: Run) -> tuple[float, float]:
+    window = run.summary.get("window")
+    if not isinstance(window, Mapping):
+        raise SetupError(f"{run.folder}: its summary has no window", "a run as written", "Run it again.")
+    return float(window["start_s"]), float(window["end_s"])
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as much of the path before as tells them apart."""
+    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load]) -> list[str]:
+    """What each run is compared as. Names too long to show are cut, and stay different from each other."""
+    configs = [_policy(run).get("config") or {} for run in runs]
+    labels = []
+    for scheduler, config in zip(schedulers, configs, strict=True):
+        siblings = [other for name, other in zip(schedulers, configs, strict=True) if name == scheduler]
+        keys = sorted(key for key in config if any(other.get(key) != config[key] for other in siblings))
+        labels.append(" ".join([scheduler, *(f"{key}={config[key]}" for key in keys)]))
+    same = list(zip(labels, loads, (run.spec["seed"] for run in runs), strict=True))
+    if len(set(same)) < len(same):
+        studies = _names(sorted({run.folder.parent for run in runs}))
+        where = dict(zip(sorted({run.folder.parent for run in runs}), studies, strict=True))
+        labels = [f"{label} ({where[run.folder.parent]})" for label, run in zip(labels, runs, strict=True)]
+    shown: dict[str, str] = {}
+    for label in sorted(set(labels)):
+        short = _short(label)
+        shown[label] = short if short not in shown.values() else f"{short} #{len(shown) + 1}"
+    return [shown[label] for label in labels]
+
+
+def _short(name: str) -> str:
+    half = NAME_LENGTH // 2
+    return name if len(name) <= NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _baseline(asked: str | None, schedulers: Sequence[str], arms: Sequence[str]) -> str:
+    for wanted in (asked, BASELINE):
+        found = [arm for name, arm in zip(schedulers, arms, strict=True) if wanted in {name, arm}]
+        if found:
+            return min(found)
+    return arms[0]
+
+
+def _grids(runs: Sequence[Run], loads: Sequence[Load]) -> dict[Load, Grid]:
+    """Runs under one load share their bins of time, so that repeats can be averaged bin by bin."""
+    ends: dict[Load, float] = {}
+    least: dict[Load, float] = {}
+    for run, load in zip(runs, loads, strict=True):
+        ends[load] = max(ends.get(load, 0.0), _window(run)[1])
+        least[load] = max(least.get(load, 0.0), float(run.spec.get("sample_every_s", 1.0)))
+    return {load: grid_upto(max(end, least[load]), least[load]) for load, end in ends.items()}
+
+
+def _excerpts(runs: Sequence[Run], loads: Sequence[Load], arms: Sequence[str]) -> list[bool]:
+    """Of each arm the run under the highest load with the lowest seed gives an excerpt."""
+    highest = max(loads)
+    chosen: dict[str, int] = {}
+    for i, run in enumerate(runs):
+        best = chosen.get(arms[i])
+        if loads[i] == highest and (best is None or run.spec["seed"] < runs[best].spec["seed"]):
+            chosen[arms[i]] = i
+    return [i in chosen.values() for i in range(len(runs))]
