@@ -50,14 +50,14 @@ class Measure(NamedTuple):
 
 
 def over_loads(
-    study: Study, measure: Measure, *, id: str, question: str, title: str, look_at: str
+    study: Study, measure: Measure, *, slug: str, question: str, title: str, look_at: str
 ) -> Figure | Omitted:
     """The figure of a measure; omitted where no run has it."""
     rows = _rows(study, measure)
     if not rows:
-        return Omitted(id, f"no run has a value of {'.'.join(measure.path)}")
+        return Omitted(slug, f"no run has a value of {'.'.join(measure.path)}")
     return Figure(
-        id=id,
+        id=slug,
         question=question,
         title=title,
         caption=caption(study, look_at, "Points are repeats, the line goes through their means."),

@@ -20,7 +20,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
     yield over_loads(
         study,
         STEPS,
-        id="steps-per-min",
+        slug="steps-per-min",
         question=QUESTION,
         title="Steps per minute against load",
         look_at="A line that bends down shows the load beyond which more programs get less done.",
@@ -28,7 +28,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
     yield over_loads(
         study,
         PROGRAMS,
-        id="programs-per-h",
+        slug="programs-per-h",
         question=QUESTION,
         title="Programs finished per hour against load",
         look_at="A scheduler that starves some programs can lead in steps and still finish fewer programs.",
@@ -36,7 +36,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
     yield over_loads(
         study,
         WORST_WAIT,
-        id="worst-wait",
+        slug="worst-wait",
         question=QUESTION,
         title="Longest wait of one call against load",
         look_at="What the program that was treated worst waited, held or queued, for one call.",
