@@ -108,7 +108,7 @@ class VirtualRun:
         self._stepped = (0, 0.0)  # steps ended when last looked, and when that number last changed
         self._events: deque[Event] = deque()
         self._to_begin: dict[str, Engine] = {}
-        self._wake_s = inf
+        self._wakes: set[float] = set()  # times of ticks still to come
         self._agents = Agents(
             self.clock,
             self._tell,
@@ -220,8 +220,8 @@ class VirtualRun:
                 if action.program_id in self._agents.live:
                     self._agents.live[action.program_id].pauses += 1
             case WakeAt():
-                if action.time < self._wake_s:
-                    self._wake_s = action.time
+                if action.time not in self._wakes:
+                    self._wakes.add(action.time)
                     self.clock.at(max(action.time, self.clock.now), self._tick, action.time)
             case PrepareSandbox():
                 if action.program_id in self._agents.live:
@@ -244,8 +244,7 @@ class VirtualRun:
                 assert_never(action)
 
     def _tick(self, asked_s: float) -> None:
-        if asked_s == self._wake_s:
-            self._wake_s = inf
+        self._wakes.discard(asked_s)
         self._tell(Tick())
 
     def _dispatch(self, action: Dispatch) -> None:

@@ -70,6 +70,16 @@ def test_ticks_come_when_asked_for_and_once():
     assert ticks == [2.5, 5.0]
 
 
+def test_every_time_asked_for_brings_its_own_tick():
+    ticks = []
+    answer = {
+        ProgramArrived: lambda _e, _now: [WakeAt(2.5), WakeAt(7.0), WakeAt(1.0), WakeAt(7.0)],
+        Tick: lambda _e, now: ticks.append(now) or [],
+    }
+    play([chain("p", 2)], policy=Through(answer))
+    assert ticks == [1.0, 2.5, 7.0]
+
+
 def test_held_calls_wait_at_the_gateway():
     answer = {
         CallArrived: lambda e, now: [Hold(e.call_id), WakeAt(now + 4.0)],
