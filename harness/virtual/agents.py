@@ -249,15 +249,19 @@ class Agents:
             return  # abandoned while it was being prepared
         program.preparation = Preparation.DONE
         self._tell(SandboxReady(program.id))
-        if self._own_sandboxes:
+        if self._own_sandboxes and program.first_call_s is None:
             self._start_calls(program, program.roots())
         waiting, program.waiting_for_sandbox = program.waiting_for_sandbox, []
         for live in waiting:
             self._start_tools(live)
 
     def reclaim(self, program_id: str) -> None:
-        """Remove a program's sandbox; a later tool of the program prepares a new one."""
+        """Remove a program's sandbox; what waits for it, or needs one later, prepares a new one."""
         self._sandboxes.reclaim(program_id, self._clock.now)
         program = self.live.get(program_id)
-        if program is not None:
-            program.preparation = Preparation.NONE
+        if program is None:
+            return
+        program.preparation = Preparation.NONE
+        if program.waiting_for_sandbox or (self._own_sandboxes and program.first_call_s is None):
+            self._sandboxes.needed(program_id, self._clock.now)
+            self.prepare(program_id)

@@ -13,6 +13,9 @@ from schedulers.contract import (
     ProgramArrived,
     ProgramFinished,
     ReclaimSandbox,
+    Tick,
+    ToolFinished,
+    WakeAt,
 )
 from tests.harness.virtual.bag import Through, chain, need, play, segment
 from workloads.arrivals import ClosedLoop
@@ -53,6 +56,33 @@ def test_a_sandbox_nobody_prepared_is_prepared_by_its_first_tool():
     del policy.answer[ProgramArrived]
     bag = play([chain("p", 2, sandbox=need())], policy=policy)
     assert [row.sandbox_s for row in bag.calls] == [10.0, 0.0]
+
+
+def test_tools_whose_sandbox_is_reclaimed_while_it_is_prepared_wait_for_a_new_one():
+    """The call ends at 2 s and its tool waits; at 5 s the policy takes the sandbox away."""
+    policy = Managing()
+    policy.answer[CallArrived] = lambda e, _now: [Dispatch(e.call_id, "r0"), WakeAt(5.0)]
+    policy.answer[Tick] = lambda _e, _now: [ReclaimSandbox("p")]
+    bag = play([chain("p", 1, sandbox=need())], policy=policy)
+    assert [row.sandbox_s for row in bag.calls] == [13.0]
+    assert [(box.ready_s, box.reclaimed_s) for box in bag.sandboxes] == [(None, 5.0), (15.0, 18.0)]
+    assert bag.sandboxes[1].exposed_s == 10.0
+
+
+def test_agents_whose_own_sandbox_is_reclaimed_go_on_where_they_were():
+    """Before the first call the agent waits for a new one; later only its next tool does."""
+    policy = Through({ToolFinished: lambda e, _now: [ReclaimSandbox(e.program_id)]})
+    bag = play([chain("p", 3, sandbox=need())], policy=policy)
+    assert [row.call_id for row in bag.calls] == ["p/0", "p/1", "p/2"]
+    assert [row.sandbox_s for row in bag.calls] == [0.0, 10.0, 10.0]
+    policy = Through(
+        {
+            ProgramArrived: lambda _e, _now: [WakeAt(4.0)],
+            Tick: lambda _e, _now: [ReclaimSandbox("p")],
+        }
+    )
+    bag = play([chain("p", 1, sandbox=need())], policy=policy)
+    assert [row.arrived_s for row in bag.calls] == [14.0]
 
 
 def test_disk_is_in_the_samples():
