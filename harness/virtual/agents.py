@@ -109,6 +109,13 @@ class Agents:
             return True
         return self._times is None and not isinstance(self._arrivals, ClosedLoop)
 
+    @property
+    def only_held(self) -> bool:
+        """Whether calls are held and no other call, tool or sandbox is under way."""
+        programs = self.live.values()
+        idle = all(program.preparation is not Preparation.UNDER_WAY for program in programs)
+        return idle and 0 < self.held == sum(len(program.open) for program in programs)
+
     # ---------------------------------------------------------------- arrivals and ends
 
     def start(self) -> None:

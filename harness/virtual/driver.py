@@ -53,7 +53,7 @@ from workloads.model import Program
 
 PROGRESS_WALL_S = 0.2
 WATCH_INSTANTS = 512  # looking at the wall clock costs as much as a small event
-STALLED_S = 6 * 3600.0  # of virtual time without a single step ending: no tool or call takes so long
+STALLED_S = 6 * 3600.0  # of virtual time in which no step ends and only the policy could change that
 
 
 class Progress(NamedTuple):
@@ -169,7 +169,7 @@ class VirtualRun:
         now = self.clock.now
         if self._agents.steps_done > self._stepped[0]:
             self._stepped = (self._agents.steps_done, now)
-        elif now - self._stepped[1] > STALLED_S and self._agents.live:
+        elif now - self._stepped[1] > STALLED_S and self._agents.only_held:
             raise EngineFailed(self._stalled(now - self._stepped[1]))
         wall = time.monotonic()
         if self._on_progress is not None and wall - self._reported > PROGRESS_WALL_S:

@@ -132,6 +132,11 @@ def test_a_policy_that_forgets_its_calls_does_not_run_for_ever():
         play([chain("p", 1)], policy=Through({CallArrived: lambda _e, _now: []}))
 
 
+def test_a_tool_may_take_longer_than_a_policy_may_hold_everybody():
+    (program,) = play([chain("p", 2, tool_s=50_000.0)], sample_every_s=10.0).programs
+    assert (program.ended_at, program.steps_done) == ("finished", 2)
+
+
 def test_capabilities_follow_the_queue():
     assert capabilities(EngineOptions(64)) == frozenset()
     options = EngineOptions(64, scheduling_policy="priority")
