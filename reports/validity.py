@@ -32,9 +32,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from harness.errors import SetupError
 from harness.records import Run
 from reports.measures import pick
 
@@ -242,16 +240,10 @@ def _window(run: Run) -> tuple[float, float]:
 
 
 def _parts(run: Run, name: str, columns: list[str]) -> Iterator[pa.Table]:
-    """The rows of a table in pieces that are not empty."""
-    path = run.folder / f"{name}.parquet"
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=columns):
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise SetupError(f"unreadable: {path} ({reason})", "a file as written", "Run it again.") from error
+    """Some columns of a table in pieces that are not empty."""
+    for batch in run.batches(name, columns):
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
 
 
 def _smallest(values: pa.ChunkedArray, so_far: float) -> float:

@@ -172,11 +172,11 @@ def test_a_study_is_checked_run_by_run(tmp_path):
 
 
 def test_rows_in_several_pieces_are_one_table(tmp_path):
-    """70,000 rows come in more than one piece; the first call is in the last."""
-    many = [call(arrived=50.0, prompt_tokens=10, cached_tokens=5) for _ in range(70_000)]
+    """140,000 rows come in more than one piece; the first call is in the last."""
+    many = [call(arrived=50.0, prompt_tokens=10, cached_tokens=5) for _ in range(140_000)]
     first = call(arrived=20.0, prompt_tokens=10, decode=40.0)
-    assert judged(tmp_path, calls=[*many, first], samples=samples(last=(700_010, 350_000))).valid
-    assert not judged(tmp_path / "2", calls=many, samples=samples(last=(700_010, 350_000))).valid
+    assert judged(tmp_path, calls=[*many, first], samples=samples(last=(1_400_010, 700_000))).valid
+    assert not judged(tmp_path / "2", calls=many, samples=samples(last=(1_400_010, 700_000))).valid
 
 
 def test_a_damaged_table_is_named(tmp_path):
