@@ -2,6 +2,7 @@
 
     ThunderbenchError
     +-- SetupError           the user's set-up or input: one line with the mend, exit 2
+    +-- PolicyFailed         the scheduler under test raised: one line that names it, exit 2
     +-- EngineFailed         the server or engine under test died: recorded, exit 4
     +-- ReplayDiffers        a replay did not reproduce a recorded decision, exit 6
 
@@ -32,6 +33,15 @@ class SetupError(ThunderbenchError):
     def __str__(self) -> str:
         text = f"{self.found}; expected {self.expected}"
         return f"{text}. {self.fix}" if self.fix else text
+
+
+class PolicyFailed(ThunderbenchError):
+    """A scheduler raised (`__cause__`), or gave no list of actions, in the middle of a run.
+
+    Of the user's own making, so exit 2; of ours it is a bug like any other, exit 1.
+    """
+
+    exit_code = 2
 
 
 class EngineFailed(ThunderbenchError):

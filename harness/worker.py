@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from harness.compose import compose
-from harness.errors import ThunderbenchError
+from harness.errors import PolicyFailed, ThunderbenchError
 from harness.metrics import summarise
 from harness.spec import RunKey, RunSpec
 from harness.virtual.driver import Progress
+from schedulers.registry import NAMES
 
 
 class Failed(NamedTuple):
-    """A run that died: one line of why, the exit code it calls for, and a traceback if it is our bug."""
+    """A run that died: one line of why, the exit code it calls for, a traceback if code is to blame."""
 
     reason: str
     exit_code: int
@@ -53,8 +54,11 @@ def attempt(
             window = (min(study.warmup_s, run.end_s), run.end_s)
             limits = {str(name): limit for name, limit in study.goodput.items()}
             recorder.finish(summarise(recorder.tables(), window, limits))
+    except PolicyFailed as error:
+        ours = key.scheduler in NAMES
+        return Failed(str(error), 1 if ours else error.exit_code, traceback.format_exc())
     except ThunderbenchError as error:
         return Failed(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - one run that dies must not take the others along
-        return Failed(f"{type(error).__name__}: {error}", 4, traceback.format_exc())
+        return Failed(f"{type(error).__name__}: {error}", 1, traceback.format_exc())
     return Done()

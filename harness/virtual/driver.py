@@ -11,12 +11,14 @@ then engines begin their next steps and see all of it. Facts are ordered by (tim
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
+from pathlib import Path
 from typing import NamedTuple, assert_never
 
-from harness.errors import EngineFailed, SetupError
+from harness.errors import EngineFailed, PolicyFailed, SetupError
 from harness.rows import SampleRow
 from harness.virtual.agents import Agents, OpenLoop, Recorder
 from harness.virtual.clock import Clock
@@ -65,6 +67,13 @@ class Progress(NamedTuple):
     steps_done: int
     steps_per_min: float
     hit_rate: float | None
+
+
+def _origin(error: Exception) -> str:
+    """`raised KeyError: 'x' (policy.py, line 12)`."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    first = "".join(str(error).splitlines()[:1])
+    return f"raised {type(error).__name__}: {first} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def capabilities(options: EngineOptions) -> frozenset[Capability]:
@@ -123,7 +132,7 @@ class VirtualRun:
     def run(self) -> None:
         """Play the run to its end; rows go to the recorder as they are known.
 
-        Raises `EngineFailed` when the policy leaves calls undispatched for hours, and what the policy
+        Raises `EngineFailed` when the policy leaves calls undispatched for hours, `PolicyFailed` when it
         raises.
         """
         clock, engines = self.clock, list(self._engines.items())
@@ -204,7 +213,12 @@ class VirtualRun:
             return
         while events:
             event = events[0]
-            actions = self._policy.handle(event, self.clock.now)
+            try:
+                actions = self._policy.handle(event, self.clock.now)
+            except Exception as error:
+                raise self._policy_failed(event, _origin(error)) from error
+            if not isinstance(actions, list):
+                raise self._policy_failed(event, f"gave {actions!r}, not a list of actions,")
             self._recorder.decide(self.clock.now, event, actions)
             for action in actions:
                 self._carry_out(action)
@@ -266,6 +280,9 @@ class VirtualRun:
         self._tell(CallDispatched(live.program.id, action.call_id, action.replica))
 
     # ---------------------------------------------------------------- complaints
+
+    def _policy_failed(self, event: Event, what: str) -> PolicyFailed:
+        return PolicyFailed(f"scheduler {self._policy.name!r} {what} on {event} at {self.clock.now!r} s")
 
     def _not_offered(self, action: Action) -> SetupError:
         return SetupError(

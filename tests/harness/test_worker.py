@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import EngineFailed
+from harness.errors import EngineFailed, PolicyFailed
 from harness.records import open_run
 from harness.resolve import resolve
 from harness.settings import read_spec
@@ -32,7 +32,8 @@ def test_a_run_that_ends_well_leaves_a_whole_folder(small: tuple, tmp_path: Path
     ("error", "failed"),
     [
         (EngineFailed("the engine is gone"), Failed("the engine is gone", 4)),
-        (RuntimeError("a bug"), Failed("RuntimeError: a bug", 4)),
+        (RuntimeError("a bug"), Failed("RuntimeError: a bug", 1)),
+        (PolicyFailed("vllm raised"), Failed("vllm raised", 1)),
     ],
 )
 def test_a_run_that_dies_says_why_and_leaves_nothing(
@@ -49,8 +50,18 @@ def test_a_run_that_dies_says_why_and_leaves_nothing(
     outcome = attempt(*small, tmp_path / "run", {})
     assert isinstance(outcome, Failed)
     assert outcome[:2] == failed[:2]
-    assert ("Traceback" in outcome.trace) == isinstance(error, RuntimeError)
+    assert ("Traceback" in outcome.trace) == (not isinstance(error, EngineFailed))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_of_the_users_own_is_blamed_by_name(tmp_path: Path) -> None:
+    spec = resolve(read_spec({"schedulers": "tests.harness.policies:Breaks"}, environment={}))
+    outcome = attempt(spec, spec.runs()[0], tmp_path / "run", {})
+    assert isinstance(outcome, Failed)
+    assert outcome.exit_code == 2
+    assert "scheduler 'breaks' raised ValueError: no idea (policies.py, line " in outcome.reason
+    assert "on CallArrived(" in outcome.reason
+    assert "raise ValueError" in outcome.trace
 
 
 @pytest.mark.vllm

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.errors import EngineFailed, SetupError
+from harness.errors import EngineFailed, PolicyFailed, SetupError
 from harness.virtual.driver import Progress, VirtualRun, capabilities
 from harness.virtual.engine import EngineOptions
 from harness.virtual.fast import FastEngine
@@ -125,6 +125,13 @@ def test_a_context_that_cannot_fit_is_an_outcome_and_the_run_goes_on():
 def test_orders_that_make_no_sense_are_named(answer, words):
     with pytest.raises(SetupError, match=words):
         play([chain("p", 1)], policy=Through({CallArrived: answer}))
+
+
+def test_a_policy_that_answers_with_no_list_is_named():
+    with pytest.raises(
+        PolicyFailed, match="scheduler 'through' gave None, not a list of actions, on CallArr"
+    ):
+        play([chain("p", 1)], policy=Through({CallArrived: lambda _e, _now: None}))
 
 
 def test_a_policy_that_forgets_its_calls_does_not_run_for_ever():
