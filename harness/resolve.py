@@ -105,7 +105,7 @@ def engine_options(spec: RunSpec) -> EngineOptions:
 
 
 def refuse_unmet_needs(name: str, policy: Policy, options: EngineOptions) -> None:
-    """Raise `SetupError` when a policy needs a capability that the engines lack."""
+    """Raise `SetupError` when a policy needs a capability, or observes events, that a virtual run lacks."""
     offered = capabilities(options)
     unmet = sorted(policy.needs - offered)
     if unmet:
@@ -114,6 +114,12 @@ def refuse_unmet_needs(name: str, policy: Policy, options: EngineOptions) -> Non
         fix = "Start it with --set engine.scheduling_policy=priority" if unmet == ["priority"] else ""
         raise SetupError(
             f"scheduler {name!r} needs {needs}, which the virtual engine does not offer", known, fix
+        )
+    if policy.observes:
+        events = " and ".join(sorted(event.__name__ for event in policy.observes))
+        raise SetupError(
+            f"scheduler {name!r} observes {events}, which a virtual run does not deliver",
+            "a policy that does without the optional events",
         )
 
 

@@ -46,6 +46,7 @@ def test_what_is_given_stands_above_the_profiles() -> None:
         ({"workload": "trace:absent.jsonl"}, ["absent.jsonl"]),
         ({"schedulers": "thundr"}, ["thundr", "Did you mean 'thunder'?"]),
         ({"schedulers": "no_such_module:Policy"}, ["no_such_module"]),
+        ({"schedulers": "tests.harness.policies:Curious"}, ["observes Decoded", "does not deliver"]),
         ({"model": "GLM-4.5"}, ["GLM-4.5", "GLM-4.6-FP8"]),
         ({"hardware": "8xH10"}, ["H10", "H100"]),
         ({"hardware": "0xH100"}, ["0xH100"]),
@@ -110,6 +111,7 @@ def test_a_policy_whose_needs_are_not_met_is_refused_by_name() -> None:
 
 def test_priority_says_how_to_get_it() -> None:
     class Priority(Needy):
+        observes = frozenset()
         needs = frozenset({Capability.PRIORITY})
 
     with pytest.raises(SetupError, match=r"--set engine\.scheduling_policy=priority"):
