@@ -9,7 +9,9 @@ is what makes forking safe. Elsewhere they are spawned.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -25,6 +27,7 @@ from harness.worker import Done, Failed
 
 POLL_S = 0.1
 KILL_AFTER_S = 5.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _CONTEXT = (
@@ -79,7 +82,9 @@ def run_jobs(jobs: Iterable[Job], at_once: int, view: View) -> Results:
 
 def _start(job: Job) -> tuple[Connection, BaseProcess]:
     ours, theirs = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_enter, args=(job.target, *job.args, theirs), name=job.name)
+    process = _CONTEXT.Process(
+        target=_enter, args=(os.getpid(), job.target, *job.args, theirs), name=job.name
+    )
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # until the new process has its own handlers
     try:
         process.start()
@@ -89,12 +94,29 @@ def _start(job: Job) -> tuple[Connection, BaseProcess]:
     return ours, process
 
 
-def _enter(target: Callable[..., None], *args: Any) -> None:
-    """First in every process: Ctrl-C is for the parent, which ends the others with SIGTERM."""
+def _enter(parent: int, target: Callable[..., None], *args: Any) -> None:
+    """First in every process: Ctrl-C is for the parent, which ends the others with SIGTERM.
+
+    Stdout belongs to the parent's result, so what a scheduler or workload prints goes to stderr.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    _end_with(parent)
+    sys.stdout = sys.stderr
     target(*args)
+
+
+def _end_with(parent: int) -> None:
+    """Have Linux end this process when its parent dies, however that dies.
+
+    Elsewhere a process ends when it next reports to a parent that is gone. Forked ones never would: they
+    hold copies of the ends that the parent reads from.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before it was asked for
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _hear(connection: Connection, name: str, process: BaseProcess, view: View) -> Done | Failed | None:

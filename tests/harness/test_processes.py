@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import select
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 import pytest
@@ -48,9 +51,36 @@ def hangs(parent: Connection) -> None:
     signal.pause()
 
 
+def prints(parent: Connection) -> None:
+    print("a scheduler says hello", flush=True)
+    parent.send(Done())
+
+
 def hangs_on(parent: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     hangs(parent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere jobs end at their next report")
+def test_jobs_end_with_a_parent_that_is_killed() -> None:
+    """Both hold the writing end of a pipe, which ends when the last of them does."""
+    reading, writing = os.pipe()
+    parent = multiprocessing.get_context("fork").Process(
+        target=run_jobs, args=([Job("hangs", hangs, ())] * 2, 2, Stopper(signal.SIGKILL, count=2))
+    )
+    parent.start()
+    os.close(writing)
+    parent.join()
+    assert parent.exitcode == -signal.SIGKILL
+    ended, _, _ = select.select([reading], [], [], 30.0)
+    assert ended
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_what_a_job_prints_stays_out_of_the_result(capfd: pytest.CaptureFixture[str]) -> None:
+    run_jobs([Job("prints", prints, ())], 1, Silent())
+    assert capfd.readouterr() == ("", "a scheduler says hello\n")
 
 
 def test_one_at_a_time_is_told_in_order() -> None:
