@@ -8,12 +8,13 @@ some of whose runs die, keeps the runs that finished; `resume` does only what is
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,20 +56,21 @@ def run_study(
     `folder` is new, empty or that of the same study. Raises `SetupError`.
     """
     keys = spec.runs()
-    _distinct_names(keys)
-    made = _make_folder(folder)
-    missing = [key for key in keys if not (folder / key.name / DONE).exists()]
-    try:
-        _room_for(folder, len(missing))
-        with writing(folder):
-            (folder / SPEC).write_text(spec.toml(), encoding="utf-8")
-            for key in missing:  # what a broken copy left
-                shutil.rmtree(folder / key.name, ignore_errors=True)
-        todo = [Job(key.name, work, (spec, key, folder / key.name, provenance)) for key in missing]
-        outcomes, stopped_by = run_jobs(todo, jobs, view)
-    finally:
-        view.close()
-        _tidy(folder, keys, made)
+    with closing(view):
+        _distinct_names(keys)
+        made = _make_folder(folder)
+        with _claimed(folder):
+            missing = [key for key in keys if not (folder / key.name / DONE).exists()]
+            try:
+                _room_for(folder, len(missing))
+                with writing(folder):
+                    (folder / SPEC).write_text(spec.toml(), encoding="utf-8")
+                    for key in missing:  # what a broken copy left
+                        shutil.rmtree(folder / key.name, ignore_errors=True)
+                todo = [Job(key.name, work, (spec, key, folder / key.name, provenance)) for key in missing]
+                outcomes, stopped_by = run_jobs(todo, jobs, view)
+            finally:
+                _tidy(folder, keys, made)
     failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failed)}
     if failed or stopped_by is not None:
         return Study(folder, None, failed, stopped_by)
@@ -172,6 +174,27 @@ def _make_folder(folder: Path) -> Path | None:
                 path.rmdir()
         raise
     return missing[-1] if missing else None
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Nobody else plays runs into `folder` meanwhile; a process that dies gives it back."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise SetupError(
+            f"results folder {folder} is in use by another thunderbench",
+            "a folder of one's own",
+            "Wait for it to end, or choose another place with --output-dir.",
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _room_for(folder: Path, runs: int) -> None:

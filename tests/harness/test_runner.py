@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +92,29 @@ def test_a_folder_in_use_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="is not empty"):
         new_folder(RunSpec(output_dir=str(finished)))
     assert new_folder(RunSpec(output_dir=str(tmp_path))) == tmp_path
+
+
+def test_one_thunderbench_at_a_time_plays_into_a_folder(finished: Path) -> None:
+    before = written(finished)
+    handle = os.open(finished, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SetupError, match="in use by another thunderbench"):
+            play(small(repeats="2"), finished)
+    finally:
+        os.close(handle)
+    assert written(finished) == before
+    assert play(small(repeats="2"), finished).summary is not None
+
+
+def test_a_refused_study_gives_the_terminal_back(tmp_path: Path) -> None:
+    closed: list[bool] = []
+    view = Silent()
+    view.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError):
+        run_study(small(), tmp_path / "file" / "study", jobs=1, view=view, provenance={})
+    assert closed == [True]
 
 
 def test_the_default_folder_says_when_and_what() -> None:
