@@ -19,11 +19,14 @@ _FORMAT = "thunderbench plan 1"  # changes whenever the serialisation does
 
 
 def plan_hash(workload: Workload, programs: int = 300) -> str:
-    """SHA-256, as hex digits, over the parameters and the first `programs` programs."""
+    """SHA-256, as hex digits, over the parameters and the first `programs` programs.
+
+    One round at most: later ones are the same tasks again, and recorded programs may be long.
+    """
     digest = sha256()
     for part in (_FORMAT, dict(workload.params)):
         digest.update(_canonical(part))
-    for index in range(programs):
+    for index in range(min(programs, workload.size or programs)):
         digest.update(_canonical(program_to_json(workload.program(index))))
     return digest.hexdigest()
 

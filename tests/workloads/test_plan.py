@@ -32,6 +32,12 @@ def test_the_hash_covers_programs_parameters_and_seed():
     assert len(hashes) == 5
 
 
+def test_the_hash_covers_one_round_at_most():
+    """Later rounds are drawn from the same tasks, and hashing 300 long recorded programs takes seconds."""
+    few = SweLite(seed=0, overrides={"tasks": "3"})
+    assert plan_hash(few) == plan_hash(few, 3) != plan_hash(few, 2)
+
+
 def test_the_hash_does_not_depend_on_the_hash_seed():
     script = (
         "from workloads.plan import plan_hash; from workloads.swe_lite import SweLite;"
