@@ -67,6 +67,10 @@ class Histogram:
         last = len(EDGES) - 1
         return points + [Point(float(EDGES[min(i, last)]), float(shares[i])) for i in filled.tolist()]
 
+    def quantile(self, share: float) -> float | None:
+        """The upper edge of the bin that `share` of the values reach; null for no values."""
+        return next((point.upto for point in self.cumulative() if point.share >= share - 1e-12), None)
+
     def at(self, edges: NDArray[np.float64]) -> list[float] | None:
         """The share of values at most each of `edges`, which are of `EDGES`; null for no values."""
         if not self.total:

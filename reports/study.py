@@ -114,7 +114,7 @@ def load_study(paths: Sequence[Path], baseline: str | None = None) -> Study:
         StudyRun(
             name=name,
             folder=run.folder,
-            scheduler=_short(scheduler),
+            scheduler=short(scheduler),
             arm=arm,
             load=load,
             seed=run.spec["seed"],
@@ -183,12 +183,13 @@ def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load])
         labels = [f"{label} ({where[run.folder.parent]})" for label, run in zip(labels, runs, strict=True)]
     shown: dict[str, str] = {}
     for label in sorted(set(labels)):
-        short = _short(label)
-        shown[label] = short if short not in shown.values() else f"{short} #{len(shown) + 1}"
+        cut = short(label)
+        shown[label] = cut if cut not in shown.values() else f"{cut} #{len(shown) + 1}"
     return [shown[label] for label in labels]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as it is shown: at most `NAME_LENGTH` characters."""
     half = NAME_LENGTH // 2
     return name if len(name) <= NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
 

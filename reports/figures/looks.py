@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+from reports.figures.figure import rounded
 from reports.study import Load, Study
 
 BASELINE_COLOUR = "#767f8c"
@@ -76,9 +77,17 @@ def arm_shape(study: Study) -> alt.Shape:
     )
 
 
-def legend(**options: Any) -> alt.Legend:
-    """A legend above the chart, in lines as the width allows."""
-    return alt.Legend(orient="top", direction="horizontal", columns=3, labelLimit=260, **options)
+def legend() -> alt.Legend:
+    """A legend above the chart, its symbols in full colour."""
+    return alt.Legend(orient="top", direction="horizontal", columns=3, labelLimit=260, symbolOpacity=1)
+
+
+def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
+    """An axis from 0 to `longest` for times that differ by orders of magnitude: linear to 0.1, then log."""
+    ticks = [0.0, *(10.0**power for power in range(-1, 9) if 10.0**power <= longest)]
+    domain = [0, rounded(max(longest, 0.1) * 1.05)]
+    scale = alt.Scale(type="symlog", constant=0.1, domain=domain, nice=False)
+    return scale, alt.Axis(values=ticks, format="~g" if longest < 1e5 else "~s")
 
 
 def toggle(field: str = "arm") -> Any:
@@ -102,6 +111,11 @@ def picker(name: str, label: str, options: Sequence[str]) -> Any:
 def picked(chart: Any, param: Any, field: str = "load") -> Any:
     """The rows of a chart that belong to what was picked."""
     return chart if param is None else chart.transform_filter(alt.datum[field] == param)
+
+
+def which_load(loads: Sequence[str]) -> str:
+    """What a chart with a `picker` of loads shows at first, in words."""
+    return f"Shown is {loads[-1]} unless another load is chosen." if len(loads) > 1 else f"At {loads[-1]}."
 
 
 def load_title(loads: Sequence[Load]) -> str:

@@ -16,6 +16,7 @@ from reports.figures.looks import (
     caption,
     faded,
     load_axis,
+    seconds_scale,
     toggle,
 )
 from reports.measures import pick
@@ -99,8 +100,10 @@ def _rows(
 
 def _spec(study: Study, rows: list[Row], title: str, *, log: bool, mean: Mean = arithmetic) -> Spec:
     shown = toggle()
-    scale = alt.Scale(type="symlog", constant=0.1) if log else alt.Scale(zero=True)
-    y = alt.Y("y:Q", title=title, scale=scale)
+    y = alt.Y("y:Q", title=title)
+    if log:
+        scale, axis = seconds_scale(max(row["y"] for row in rows))
+        y = alt.Y("y:Q", title=title, scale=scale, axis=axis)
     what = [alt.Tooltip("arm:N", title="scheduler"), alt.Tooltip("load:N", title="load")]
     x, colour = load_axis(study.loads), arm_colour(study)
     points = (
