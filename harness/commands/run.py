@@ -15,12 +15,15 @@ from harness import provenance
 from harness.commands.options import json_option, place_options
 from harness.commands.show import print_summary
 from harness.errors import SetupError
+from harness.lazy import named
 from harness.progress import choose_view
 from harness.resolve import resolve
 from harness.runner import Study, cores, new_folder, resumed_spec, run_study
 from harness.settings import UNITS_LEFT_OUT, read_spec
 from harness.spec import RunSpec
 from harness.worker import Failed
+
+AFTER_RUN = "reports.commands.report:after_run"
 
 
 @click.command(short_help="Compare schedulers.")
@@ -62,6 +65,9 @@ from harness.worker import Failed
     envvar="THUNDERBENCH_JOBS",
     help="Runs at a time. [default: as many as cores]",
 )
+@click.option(
+    "--report", is_flag=True, help="Also write report.html into the results folder (see `report`)."
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and the runs; run nothing.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress and no place of results.")
@@ -73,6 +79,7 @@ def run(
     config: Path | None,
     resume: Path | None,
     jobs: int | None,
+    report: bool,
     dry_run: bool,
     no_progress: bool,
     quiet: bool,
@@ -88,7 +95,7 @@ def run(
     \b
     Examples:
       thunderbench run --workload swe-lite --scheduler thunder --scheduler vllm
-      thunderbench run --concurrency 24,48,72,96 --repeats 3 -o results/sweep
+      thunderbench run --concurrency 24,48,72,96 --repeats 5 --report -o results/sweep
       thunderbench run --model Qwen3-8B --hardware 1xH100 --duration 10m --set scheduler.thunder.delta_t_s=2
       thunderbench run --workload trace:programs.jsonl --scheduler my_module:MyPolicy --scheduler vllm
       thunderbench run --resume results/sweep
@@ -116,6 +123,8 @@ def run(
     if study.summary is None:
         return _explain(study, total, verbose=verbose)
     print_summary(study.summary, folder, as_json=as_json, quiet=quiet)
+    if report:
+        named(AFTER_RUN)(folder, quiet=quiet or as_json)
     return 5 if study.summary["invalid"] else 0
 
 

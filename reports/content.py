@@ -1,0 +1,246 @@
+"""What the page says, in the order in which it says it, as plain data for the templates.
+
+Everything follows from the study and nothing from the moment of writing, so the same results give the same
+page. Runs that are INVALID are named, and taken out before anything is compared or drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from harness.records import open_run
+from reports.figures import Figure, figures, omitted
+from reports.headline import Headline, headline
+from reports.study import Study, StudyRun
+from reports.validity import validity
+from reports.verdict import compare_all, facts
+from reports.wording import NOTHING, clipped, counted, listed, slug
+
+TITLE_LENGTH = 60
+
+# What varies by plan, or names one run only: none of it is a difference between arms.
+_OF_ONE_RUN = frozenset({"run", "started_utc", "policy", "plan_hash", "schema_version"})
+_BY_PLAN = frozenset({"schedulers", "seed", "repeats", "concurrency", "request_rate", "arrival_times"})
+
+
+class Table(NamedTuple):
+    """A table: `rows` of plain values, one per column. `id` and `title` are unique on the page."""
+
+    id: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Per column, whether it holds numbers only (or nothing)."""
+        return [
+            all(row[i] is None or _is_number(row[i]) for row in self.rows)
+            and any(row[i] is not None for row in self.rows)
+            for i in range(len(self.columns))
+        ]
+
+
+class Chart(NamedTuple):
+    """A figure and its table."""
+
+    figure: Figure
+    table: Table
+
+
+class Question(NamedTuple):
+    """A section: a question and the figures that answer it."""
+
+    id: str
+    text: str
+    charts: list[Chart]
+
+
+class Content(NamedTuple):
+    """The whole page. `invalid` gives the reasons by the name of the run."""
+
+    title: str
+    facts: list[str]
+    simulated: bool
+    verdict: Headline
+    questions: list[Question]
+    invalid: dict[str, str]
+    omitted: list[tuple[str, str]]
+    provenance: list[Table]
+
+    @property
+    def invalid_table(self) -> Table:
+        """The runs that do not count."""
+        return Table("invalid-runs", "Invalid runs", ("run", "INVALID because"), list(self.invalid.items()))
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every figure, in order."""
+        return [chart.figure for question in self.questions for chart in question.charts]
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """Id and name of every section, in order."""
+        return [
+            ("verdict", "The verdict"),
+            *((question.id, question.text) for question in self.questions),
+            ("invalid", "What was invalid, and why"),
+            ("left-out", "What was left out, and why"),
+            ("provenance", "Where the numbers come from"),
+        ]
+
+
+def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Content:
+    """The page of a study. `tell` hears what is being done. Raises SetupError when results are damaged."""
+    tell("Checking validity")
+    opened = {run.name: open_run(run.folder) for run in study.runs}
+    judged = {name: validity(run) for name, run in opened.items()}
+    bad = {name: found.reasons for name, found in judged.items() if not found.valid}
+    kept = study.without(bad)
+    tell("Comparing")
+    verdict = headline(
+        compare_all([{**facts(opened[run.name]), "scheduler": run.arm} for run in kept.runs])
+    )
+    tell("Drawing")
+    return Content(
+        title=_title(study),
+        facts=_facts_of(study),
+        simulated=study.simulated,
+        verdict=verdict,
+        questions=_questions(kept),
+        invalid={name: "; ".join(reasons) for name, reasons in bad.items()},
+        omitted=list(omitted(kept)),
+        provenance=_provenance(study),
+    )
+
+
+def _questions(kept: Study) -> list[Question]:
+    """The figures by question, in their order."""
+    found: dict[str, list[Chart]] = {}
+    for figure in figures(kept) if kept.runs else ():
+        found.setdefault(figure.question, []).append(_chart(figure))
+    return [
+        Question(f"question-{i}-{slug(text)}", text, charts)
+        for i, (text, charts) in enumerate(found.items(), 1)
+    ]
+
+
+def _chart(figure: Figure) -> Chart:
+    table = Table(f"{figure.id}-table", f"Table: {figure.title}", figure.table.columns, figure.table.rows)
+    return Chart(figure, table)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# ------------------------------------------------------------------ title and facts
+
+
+def _title(study: Study) -> str:
+    workloads = listed(_values(study, "workload"))
+    arms = listed([clipped(arm, 30) for arm in study.arms[:4]]) + (
+        " and more" if len(study.arms) > 4 else ""
+    )
+    if len(study.arms) == 1:
+        return f"{arms} on {clipped(workloads, TITLE_LENGTH)}"
+    return f"Which scheduler for {clipped(workloads, TITLE_LENGTH)}? {arms} compared"
+
+
+def _facts_of(study: Study) -> list[str]:
+    repeats = len({run.seed for run in study.runs})
+    runs = [
+        counted(len(study.runs), "run"),
+        counted(len(study.arms), "scheduler"),
+        counted(len(study.loads), "load"),
+        counted(repeats, "repeat"),
+    ]
+    places = sorted({f"{run.spec.get('model')} on {run.spec.get('hardware')}" for run in study.runs})
+    dates = sorted({str(run.provenance.get("study_started_utc", ""))[:10] for run in study.runs} - {""})
+    when = (
+        [] if not dates else ["run on " + (dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}")]
+    )
+    return [clipped(listed(places), 120), ", ".join(runs), *when]
+
+
+def _values(study: Study, key: str) -> list[str]:
+    return sorted({str(run.spec.get(key)) for run in study.runs})
+
+
+# ------------------------------------------------------------------ provenance
+
+
+def _provenance(study: Study) -> list[Table]:
+    """What all runs share, what differs between the arms, what each scheduler was set to, and every run."""
+    settings = {run.name: _settings(run) for run in study.runs}
+    keys = sorted({key for each in settings.values() for key in each})
+    per_arm = {
+        key: [_distinct(settings[run.name].get(key) for run in study.of(arm)) for arm in study.arms]
+        for key in keys
+    }
+    shared = [(key, found[0]) for key, found in per_arm.items() if len(set(found)) == 1]
+    differing = [(key, *found) for key, found in per_arm.items() if len(set(found)) > 1]
+    schedulers = [
+        (
+            arm,
+            ", ".join(f"{name} = {value}" for name, value in sorted(study.of(arm)[0].config.items()))
+            or "none",
+        )
+        for arm in study.arms
+    ]
+    return [
+        Table(
+            "provenance-differences",
+            "Options that differ between arms",
+            ("option", *study.arms),
+            differing,
+            "" if differing else "None: every arm ran with the same options on the same software.",
+        ),
+        Table(
+            "provenance-schedulers", "Parameters of the schedulers", ("scheduler", "parameters"), schedulers
+        ),
+        Table("provenance-shared", "What all arms share", ("option", "value"), shared),
+        Table(
+            "provenance-runs",
+            "Runs",
+            ("run", "scheduler", "load", "seed", "plan hash", "started (UTC)"),
+            [_run_row(run) for run in study.runs],
+        ),
+    ]
+
+
+def _run_row(run: StudyRun) -> tuple[Any, ...]:
+    plan, started = run.provenance.get("plan_hash"), run.provenance.get("started_utc")
+    return (
+        run.name,
+        run.arm,
+        str(run.load),
+        str(run.seed),
+        None if plan is None else str(plan)[:12],
+        None if started is None else str(started)[:19].replace("T", " "),
+    )
+
+
+def _settings(run: StudyRun) -> dict[str, str]:
+    """Everything a run was made with, by dotted name, apart from its place in the plan and its policy."""
+    spec = {key: value for key, value in run.spec.items() if key not in _BY_PLAN}
+    overrides = dict(spec.pop("overrides", {}))
+    overrides.pop("scheduler", None)
+    made = {key: value for key, value in run.provenance.items() if key not in _OF_ONE_RUN}
+    return dict(_flat({**made, **spec, **overrides}))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", f"{value:g}" if isinstance(value, float) else str(value)))
+    return found
+
+
+def _distinct(values: Iterable[str | None]) -> str:
+    return ", ".join(dict.fromkeys(NOTHING if value is None else value for value in values))

@@ -1,0 +1,45 @@
+"""How numbers and names are written for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NOTHING = "\u2013"  # an en dash: nothing was measured
+
+
+def number(value: float | None, places: int) -> str:
+    """With thousands apart: `1,234.5`."""
+    return NOTHING if value is None else f"{value:,.{places}f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in as many digits as it deserves: `0.7 s`, `3,900 s`."""
+    if value is None:
+        return NOTHING
+    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def share(value: float | None) -> str:
+    """`98.9%`."""
+    return NOTHING if value is None else f"{value:.1%}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `8 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`; empty without words."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def clipped(text: str, length: int) -> str:
+    """A text of at most `length` letters; what is cut off shows as an ellipsis."""
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
+def slug(text: str) -> str:
+    """A text as the last part of a link: `how-much-work-gets-done`."""
+    letters = (letter if letter.isascii() and letter.isalnum() else " " for letter in text.lower())
+    return "-".join("".join(letters).split())[:60] or "section"
