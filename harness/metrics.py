@@ -99,13 +99,18 @@ def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
     last output token / (output tokens - 1), vLLM's definition; a call with one token has none. `step_s`:
     the request reaches the gateway -> its tool runs have ended. `split_s`: means of the six parts of the
     step, which sum to `step_s.mean`; `sum_minus_step_s` is what is left of that check. `program_s`:
-    arrival -> end of the programs that finished in the window.
+    arrival -> end of the programs that finished in the window. `answer_s`: arrival -> first token of the
+    final answer, the call that ended last, of the same programs (FTR, first token rendered).
+    A step that has not ended has no time yet: who waits for ever is not in these means, but in `fairness`.
     """
     step = floats(calls, "ended_s") - floats(calls, "arrived_s")
     parts = {part: floats(calls, f"{part}_s") for part in PARTS}
     split = {part: mean(seconds) for part, seconds in parts.items()}
     done = inside(programs, "finished_s", window)
     done = done.filter(pc.equal(done["ended_at"], "finished"))
+    firsts = dict(zip(texts(calls, "program_id"), floats(calls, "first_token_s"), strict=True))
+    answered = np.array([firsts.get(name, np.nan) for name in texts(done, "program_id")], dtype=np.float64)
+    answer = answered - floats(done, "arrived_s")
     unexplained = mean(sum(parts.values(), np.zeros(len(step))) - step)
     return {
         "ttft_s": _distribution(_ttft(calls)),
@@ -113,6 +118,7 @@ def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
         "step_s": _distribution(step),
         "split_s": {**split, "sum_minus_step_s": unexplained},
         "program_s": _distribution(floats(done, "finished_s") - floats(done, "arrived_s")),
+        "answer_s": _distribution(answer[~np.isnan(answer)]),
     }
 
 

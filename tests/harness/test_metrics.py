@@ -141,6 +141,21 @@ def test_completion_time_is_of_programs_that_finished():
     assert (found["n"], found["mean"]) == (1, 100.0)
 
 
+def test_the_final_answer_begins_with_the_call_that_ends_last():
+    found = summary(
+        calls=[
+            call(110.0, prefill=2.0, decode=3.0),
+            call(115.0, prefill=4.0, decode=1.0),
+            call(110.0, program_id="p1", prefill=2.0),
+        ],
+        programs=[
+            program("p0", arrived_s=20.0, finished_s=120.0, ended_at="finished"),
+            program("p1", arrived_s=20.0),
+        ],
+    )["latency"]["answer_s"]
+    assert (found["n"], found["mean"]) == (1, 99.0)
+
+
 def test_starvation_cannot_hide():
     """A program none of whose steps ended has the worst wait, and its wait counts in the Gini."""
     found = summary(
