@@ -7,7 +7,7 @@ A study is schedulers x loads x repeats. A **load** is a concurrency (closed loo
 time), a request rate (open loop, programs per second) or a list of arrival times. Repeat `k` uses seed
 `seed + k` for every scheduler, so all schedulers of a repeat work on the same programs.
 
-`compose.resolve` fills in whatever the spec leaves to a workload, a scheduler or a profile; the result is
+`resolve.resolve` fills in whatever the spec leaves to a workload, a scheduler or a profile; the result is
 again a `RunSpec`, so a results folder's `spec.toml` repeats the study even if a default changes later.
 """
 
