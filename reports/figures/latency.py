@@ -10,20 +10,11 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import (
-    HEIGHT,
-    arm_colour,
-    arm_dash,
-    caption,
-    faded,
-    picked,
-    picker,
-    toggle,
-    which_load,
-)
+from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, rounded
+from reports.figures.lines import Axes, lines
+from reports.figures.looks import SECONDS, caption, which_load
 from reports.figures.overloads import Measure, over_loads, values
-from reports.histogram import EDGES, Histogram
+from reports.histogram import Histogram
 from reports.study import Load, Study
 
 QUESTION = "How long does it take?"
@@ -116,7 +107,7 @@ def _distribution(study: Study, time: Time) -> Figure | Omitted:
             else "In bins 6 % wide.",
             which_load(loads),
         ),
-        spec=_spec(study, rows, loads, time),
+        spec=_spec(study, rows, time),
         table=_table(study, time),
     )
 
@@ -146,45 +137,15 @@ def _curve(study: Study, time: Time, load: Load, arm: str) -> list[dict[str, Any
     return rows
 
 
-def _spec(study: Study, rows: list[dict[str, Any]], loads: list[str], time: Time) -> Spec:
-    shown, load = toggle(), picker("load", "Load", loads)
-    base = picked(alt.Chart(alt.NamedData("curves")), load)
-    lowest = max(min(row["x"] for row in rows), float(EDGES[0]))
+def _spec(study: Study, rows: list[dict[str, Any]], time: Time) -> Spec:
     x = alt.X(
         "x:Q",
         title=f"{time.title[0].lower()}{time.title[1:]}, s",
-        scale=alt.Scale(type="log", nice=False, domainMin=lowest),
-        axis=alt.Axis(format="~g", tickCount=6),
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format=SECONDS, tickCount=6, grid=False),
     )
-    y = alt.Y("y:Q", title="% of them at most so long", scale=alt.Scale(domain=[0, 100]))
-    colour = arm_colour(study)
-    line = base.mark_line(strokeWidth=2, interpolate="monotone").encode(
-        x=x, y=y, color=colour, strokeDash=arm_dash(study), opacity=faded(shown)
-    )
-    points = base.mark_point(size=120, filled=True).encode(  # seen only under the pointer
-        x=x,
-        y=y,
-        color=colour,
-        opacity=alt.value(0),
-        tooltip=[
-            alt.Tooltip("arm:N", title="scheduler"),
-            alt.Tooltip("load:N", title="load"),
-            alt.Tooltip("x:Q", title="at most, s"),
-            alt.Tooltip("y:Q", title="share, %"),
-        ],
-    )
-    layers = [line, points]
-    if any("least" in row for row in rows):
-        band = base.mark_area(interpolate="monotone").encode(
-            x=x,
-            y=alt.Y("least:Q", title="% of them at most so long"),
-            y2="most:Q",
-            color=colour,
-            opacity=faded(shown, 0.15),
-        )
-        layers.insert(0, band)
-    chart = alt.layer(*layers).add_params(shown, *([load] if load is not None else []))
-    return finish(chart, {"curves": rows}, height=HEIGHT)
+    scale = alt.Scale(domain=[0, 100])
+    return lines(study, rows, Axes(x, "at most, s", "% at most as long", scale, "monotone"))
 
 
 def _table(study: Study, time: Time) -> Table:

@@ -45,6 +45,7 @@ STATE_COLOURS = {
 }
 
 HEIGHT = 280
+SECONDS = ",~f"  # 0.1, 10, 1,000
 SIMULATED = "Simulated."
 SWITCH_HINT = "A click on a legend entry shows only that; more clicks add others."
 
@@ -56,17 +57,16 @@ def arm_scale(study: Study) -> alt.Scale:
     return alt.Scale(domain=[study.baseline, *others], range=colours)
 
 
-def arm_colour(study: Study, field: str = "arm") -> alt.Color:
+def arm_colour(study: Study, shown_as: alt.Legend | None = None) -> alt.Color:
     """Colour by arm, with the legend above the chart."""
-    return alt.Color(f"{field}:N", scale=arm_scale(study), title=None, legend=legend())
+    return alt.Color("arm:N", scale=arm_scale(study), title=None, legend=shown_as or legend())
 
 
 def arm_dash(study: Study) -> alt.StrokeDash:
-    """Dashes by arm."""
+    """Dashes by arm, in the legend of lines."""
     dashes = [DASHES[i % len(DASHES)] for i in range(len(study.arms))]
-    return alt.StrokeDash(
-        "arm:N", scale=alt.Scale(domain=list(study.arms), range=dashes), title=None, legend=legend()
-    )
+    scale = alt.Scale(domain=list(study.arms), range=dashes)
+    return alt.StrokeDash("arm:N", scale=scale, title=None, legend=line_legend())
 
 
 def arm_shape(study: Study) -> alt.Shape:
@@ -77,9 +77,21 @@ def arm_shape(study: Study) -> alt.Shape:
     )
 
 
-def legend() -> alt.Legend:
+def legend(**options: Any) -> alt.Legend:
     """A legend above the chart, its symbols in full colour."""
-    return alt.Legend(orient="top", direction="horizontal", columns=3, labelLimit=260, symbolOpacity=1)
+    return alt.Legend(
+        orient="top", direction="horizontal", columns=3, labelLimit=260, symbolOpacity=1, **options
+    )
+
+
+def line_legend() -> alt.Legend:
+    """A legend of lines, long enough to tell the dashes."""
+    return legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
+
+
+def name_axis() -> alt.Axis:
+    """An axis of names, which leaves the chart room on a narrow page."""
+    return alt.Axis(labelLimit=180, ticks=False)
 
 
 def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
@@ -87,7 +99,7 @@ def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
     ticks = [0.0, *(10.0**power for power in range(-1, 9) if 10.0**power <= longest)]
     domain = [0, rounded(max(longest, 0.1) * 1.05)]
     scale = alt.Scale(type="symlog", constant=0.1, domain=domain, nice=False)
-    return scale, alt.Axis(values=ticks, format="~g" if longest < 1e5 else "~s")
+    return scale, alt.Axis(values=ticks, format=SECONDS)
 
 
 def toggle(field: str = "arm") -> Any:

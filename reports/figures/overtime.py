@@ -9,18 +9,9 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import (
-    HEIGHT,
-    arm_colour,
-    arm_dash,
-    caption,
-    faded,
-    picked,
-    picker,
-    toggle,
-    which_load,
-)
+from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, rounded
+from reports.figures.lines import Axes, lines
+from reports.figures.looks import caption, which_load
 from reports.overtime import Series
 from reports.study import Study, StudyRun
 
@@ -57,7 +48,7 @@ def over_time(
             which_load(loads),
             "The dashed line is where measuring begins.",
         ),
-        spec=_spec(study, rows, loads, unit),
+        spec=_spec(study, rows, unit),
         table=_table(rows, unit),
     )
 
@@ -90,43 +81,15 @@ def _rows(
     return rows
 
 
-def _spec(study: Study, rows: list[dict[str, Any]], loads: Sequence[str], unit: str) -> Spec:
-    shown, load = toggle(), picker("load", "Load", loads)
-    base = picked(alt.Chart(alt.NamedData("series")), load)
-    x = alt.X("x:Q", title="minutes since the run began", scale=alt.Scale(nice=False))
-    colour = arm_colour(study)
-    line = base.mark_line(strokeWidth=2).encode(
-        x=x,
-        y=alt.Y("y:Q", title=unit),
-        color=colour,
-        strokeDash=arm_dash(study),
-        opacity=faded(shown),
-    )
-    points = base.mark_point(size=120, filled=True).encode(  # seen only under the pointer
-        x=x,
-        y=alt.Y("y:Q", title=unit),
-        color=colour,
-        opacity=alt.value(0),
-        tooltip=[
-            alt.Tooltip("arm:N", title="scheduler"),
-            alt.Tooltip("load:N", title="load"),
-            alt.Tooltip("x:Q", title="minute"),
-            alt.Tooltip("y:Q", title=unit),
-            alt.Tooltip("least:Q", title="least"),
-            alt.Tooltip("most:Q", title="most"),
-        ],
-    )
-    layers = [line, points]
-    if any("least" in row for row in rows):
-        band = base.mark_area().encode(
-            x=x, y=alt.Y("least:Q", title=unit), y2="most:Q", color=colour, opacity=faded(shown, 0.18)
-        )
-        layers.insert(0, band)
+def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
     begins = [{"load": str(run.load), "x": rounded(start(run) / 60)} for run in study.runs]
-    begins = [row for i, row in enumerate(begins) if row not in begins[:i]]
-    rule = picked(alt.Chart(alt.NamedData("begin")), load).mark_rule(strokeDash=[4, 4], color="#8a929e")
-    chart = alt.layer(rule.encode(x=x), *layers).add_params(shown, *([load] if load is not None else []))
-    return finish(chart, {"series": rows, "begin": begins}, height=HEIGHT)
+    x = alt.X("x:Q", title="minutes since the run began", scale=alt.Scale(nice=False))
+    return lines(
+        study,
+        rows,
+        Axes(x, "minute", unit, alt.Scale(zero=True)),
+        rules=[row for i, row in enumerate(begins) if row not in begins[:i]],
+    )
 
 
 def start(run: StudyRun) -> float:

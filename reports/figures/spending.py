@@ -24,6 +24,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
         question=TIME_QUESTION,
         title="Parts of a step",
         unit="s per step",
+        relative=True,
         look_at="hold is waiting at the gateway and queue inside the engine; prefill and decode are the "
         "model's work; sandbox and tool are the agent's. The parts sum to the mean step.",
     )

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import caption, faded, legend, toggle
+from reports.figures.looks import caption, faded, legend, load_title, name_axis, toggle
 from reports.measures import pick
 from reports.study import Load, Study, StudyRun
 
@@ -27,10 +27,12 @@ def stacked(
     look_at: str,
     scale: float = 1.0,
     per: tuple[str, ...] | None = None,
+    relative: bool = False,
 ) -> Figure | Omitted:
     """The figure of `parts` (name -> path in the summary); omitted where no run has them.
 
-    Each run's part is multiplied by `scale` and divided by the run's number at `per`.
+    Each run's part is multiplied by `scale` and divided by the run's number at `per`. `relative`: it can
+    also be drawn in percent of the baseline's sum under the same load.
     """
 
     def value(run: StudyRun, path: tuple[str, ...]) -> float | None:
@@ -47,8 +49,9 @@ def stacked(
         question=question,
         title=title,
         caption=caption(study, look_at, "Bars are means of the repeats."),
-        spec=_spec(rows, parts, colours, unit),
+        spec=_spec(study, rows, colours, unit),
         table=_table(rows, parts, unit),
+        relative_spec=_relative(study, rows, colours) if relative and len(study.arms) > 1 else None,
     )
 
 
@@ -78,20 +81,30 @@ def _rows(
     return rows
 
 
-def _spec(
-    rows: list[dict[str, Any]], parts: Mapping[str, tuple[str, ...]], colours: Mapping[str, str], unit: str
-) -> Spec:
+def _relative(study: Study, rows: list[dict[str, Any]], colours: Mapping[str, str]) -> Spec | None:
+    whole: dict[str, float] = {}
+    for row in rows:
+        if row["arm"] == study.baseline:
+            whole[row["load"]] = whole.get(row["load"], 0.0) + row["y"]
+    found = [
+        row | {"y": rounded(row["y"] / whole[row["load"]] * 100)} for row in rows if whole.get(row["load"])
+    ]
+    name = study.baseline if len(study.baseline) <= 24 else "the baseline"
+    return _spec(study, found, colours, f"% of {name}'s") if found else None
+
+
+def _spec(study: Study, rows: list[dict[str, Any]], colours: Mapping[str, str], unit: str) -> Spec:
     shown = toggle("part")
     bars = list(dict.fromkeys(row["bar"] for row in rows))
     chart = (
         alt.Chart(alt.NamedData("parts"))
         .mark_bar(height={"band": 0.8})
         .encode(
-            y=alt.Y("bar:N", sort=bars, title=None, axis=alt.Axis(labelLimit=220, ticks=False)),
-            x=alt.X("y:Q", title=unit, stack="zero", scale=alt.Scale(nice=False)),
+            y=alt.Y("bar:N", sort=bars, title=load_title(study.loads), axis=name_axis()),
+            x=alt.X("y:Q", title=unit, stack="zero"),
             color=alt.Color(
                 "part:N",
-                scale=alt.Scale(domain=list(parts), range=[colours[part] for part in parts]),
+                scale=alt.Scale(domain=list(colours), range=list(colours.values())),
                 title=None,
                 legend=legend(),
             ),

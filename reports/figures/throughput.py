@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reports.figures.figure import Figure, Omitted
 from reports.figures.overloads import Measure, over_loads
+from reports.figures.overtime import over_time
 from reports.study import Study
 
 QUESTION = "How much work gets done?"
@@ -24,6 +25,15 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
         question=QUESTION,
         title="Steps per minute against load",
         look_at="A line that bends down shows the load beyond which more programs get less done.",
+    )
+    yield over_time(
+        study,
+        lambda series: series.steps_per_min,
+        slug="steps-per-min-over-time",
+        question=QUESTION,
+        title="Steps per minute over time",
+        unit="steps/min",
+        look_at="A line that has not settled where measuring begins says that the warm-up was too short.",
     )
     yield over_loads(
         study,

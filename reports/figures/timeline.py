@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import STATE_COLOURS, caption, faded, legend, toggle
+from reports.figures.looks import STATE_COLOURS, caption, faded, legend, name_axis, toggle
 from reports.spans import PROGRAMS, STATES, Excerpt
 from reports.study import Study, StudyRun, short
 
@@ -89,9 +89,10 @@ def _spec(rows: list[dict[str, Any]], window: tuple[float, float]) -> Spec:
                 "from:Q",
                 title="minutes since the run began",
                 scale=alt.Scale(domain=[rounded(edge / 60, 6) for edge in window], nice=False),
+                axis=alt.Axis(tickCount=10, labelOverlap=True, labelFlush=True),
             ),
             x2="to:Q",
-            y=alt.Y("bar:N", sort=bars, title=None, axis=alt.Axis(labelLimit=240, ticks=False)),
+            y=alt.Y("bar:N", sort=bars, title=None, axis=name_axis()),
             color=alt.Color(
                 "state:N",
                 scale=alt.Scale(domain=list(STATES), range=[STATE_COLOURS[state] for state in STATES]),

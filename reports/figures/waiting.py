@@ -10,12 +10,12 @@ from typing import Any
 import altair as alt
 
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
+from reports.figures.lines import Axes, lines
 from reports.figures.looks import (
-    HEIGHT,
     arm_colour,
-    arm_dash,
     caption,
     faded,
+    name_axis,
     picked,
     picker,
     seconds_scale,
@@ -63,7 +63,7 @@ def _worst_programs(study: Study) -> Figure | Omitted:
             "A wait that was open when the run ended counts as far as it got.",
             which_load(loads),
         ),
-        spec=_bars(study, rows, loads),
+        spec=_bars(study, rows),
         table=Table(
             ("load", "scheduler", "program", "seed", "longest wait, s", "steps done", "how it ended"),
             tuple(
@@ -75,48 +75,52 @@ def _worst_programs(study: Study) -> Figure | Omitted:
 
 
 def _worst(study: Study, load: Load, arm: str) -> list[dict[str, Any]]:
-    waiters = [(one, run.seed) for run in study.of(arm, load) for one in run.seen.waiters]
+    runs = study.of(arm, load)
+    waiters = [(one, run.seed) for run in runs for one in run.seen.waiters]
     waiters.sort(key=lambda pair: (-pair[0].worst_wait_s, pair[0].program_id, pair[1]))
-    return [
-        {
-            "arm": arm,
-            "load": str(load),
-            "bar": f"{arm} · {rank}",
-            "program": short(one.program_id),
-            "seed": seed,
-            "y": rounded(one.worst_wait_s),
-            "steps": one.steps_done,
-            "ended": short(one.ended_at),
-        }
-        for rank, (one, seed) in enumerate(waiters[:SHOWN], start=1)
-    ]
+    rows: list[dict[str, Any]] = []
+    for rank, (one, seed) in enumerate(waiters[:SHOWN], start=1):
+        bar = f"{arm} · {short(one.program_id)}" + (f", seed {seed}" if len(runs) > 1 else "")
+        rows.append(
+            {
+                "arm": arm,
+                "load": str(load),
+                "bar": bar if all(row["bar"] != bar for row in rows) else f"{bar} #{rank}",
+                "order": study.arms.index(arm) * SHOWN + rank,
+                "program": short(one.program_id),
+                "seed": seed,
+                "y": rounded(one.worst_wait_s),
+                "steps": one.steps_done,
+                "ended": short(one.ended_at),
+            }
+        )
+    return rows
 
 
-def _bars(study: Study, rows: list[dict[str, Any]], loads: list[str]) -> Spec:
-    shown, load = toggle(), picker("load", "Load", loads)
-    bars = list(
-        dict.fromkeys(row["bar"] for row in sorted(rows, key=lambda row: study.arms.index(row["arm"])))
-    )
+def _bars(study: Study, rows: list[dict[str, Any]]) -> Spec:
+    shown, load = toggle(), picker("load", "Load", list(dict.fromkeys(row["load"] for row in rows)))
     scale, axis = seconds_scale(max(row["y"] for row in rows))
-    base = picked(alt.Chart(alt.NamedData("waiters")), load).encode(
-        y=alt.Y("bar:N", sort=bars, title=None, axis=alt.Axis(labels=False, ticks=False, domain=False)),
-        opacity=faded(shown),
+    chart = (
+        picked(alt.Chart(alt.NamedData("waiters")), load)
+        .mark_bar(height={"band": 0.8})
+        .encode(
+            x=alt.X("y:Q", title="longest wait of one call, s", scale=scale, axis=axis),
+            y=alt.Y("bar:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=name_axis()),
+            color=arm_colour(study),
+            opacity=faded(shown),
+            tooltip=[
+                alt.Tooltip("arm:N", title="scheduler"),
+                alt.Tooltip("load:N", title="load"),
+                alt.Tooltip("program:N", title="program"),
+                alt.Tooltip("seed:N", title="seed"),
+                alt.Tooltip("y:Q", title="longest wait, s"),
+                alt.Tooltip("steps:Q", title="steps done"),
+                alt.Tooltip("ended:N", title="how it ended"),
+            ],
+        )
+        .add_params(shown, *([load] if load is not None else []))
     )
-    bar = base.mark_bar(height={"band": 0.8}).encode(
-        x=alt.X("y:Q", title="longest wait of one call, s", scale=scale, axis=axis),
-        color=arm_colour(study),
-        tooltip=[
-            alt.Tooltip("arm:N", title="scheduler"),
-            alt.Tooltip("load:N", title="load"),
-            alt.Tooltip("program:N", title="program"),
-            alt.Tooltip("seed:N", title="seed"),
-            alt.Tooltip("y:Q", title="longest wait, s"),
-            alt.Tooltip("steps:Q", title="steps done"),
-            alt.Tooltip("ended:N", title="how it ended"),
-        ],
-    )
-    chart = bar.add_params(shown, *([load] if load is not None else []))
-    return finish(chart, {"waiters": rows}, height=BAR * len(bars))
+    return finish(chart, {"waiters": rows}, height={"step": BAR})
 
 
 def _distribution(study: Study) -> Figure | Omitted:
@@ -150,30 +154,13 @@ def _distribution(study: Study) -> Figure | Omitted:
             "late has programs that starve.",
             which_load(loads),
         ),
-        spec=_curves(study, rows, loads),
+        spec=_curves(study, rows),
         table=Table(("load", "scheduler", "programs", "half, s", "90 %, s", "all, s"), tuple(table)),
     )
 
 
-def _curves(study: Study, rows: list[dict[str, Any]], loads: list[str]) -> Spec:
-    shown, load = toggle(), picker("load", "Load", loads)
+def _curves(study: Study, rows: list[dict[str, Any]]) -> Spec:
     scale, axis = seconds_scale(max(row["x"] for row in rows))
-    chart = (
-        picked(alt.Chart(alt.NamedData("curves")), load)
-        .mark_line(strokeWidth=2, interpolate="step-after", point={"size": 60, "opacity": 0})
-        .encode(
-            x=alt.X("x:Q", title="longest wait of one call, s", scale=scale, axis=axis),
-            y=alt.Y("y:Q", title="% of programs at most so long", scale=alt.Scale(domain=[0, 100])),
-            color=arm_colour(study),
-            strokeDash=arm_dash(study),
-            opacity=faded(shown),
-            tooltip=[
-                alt.Tooltip("arm:N", title="scheduler"),
-                alt.Tooltip("load:N", title="load"),
-                alt.Tooltip("x:Q", title="at most, s"),
-                alt.Tooltip("y:Q", title="share, %"),
-            ],
-        )
-        .add_params(shown, *([load] if load is not None else []))
-    )
-    return finish(chart, {"curves": rows}, height=HEIGHT)
+    x = alt.X("x:Q", title="longest wait of one call, s", scale=scale, axis=axis)
+    scale = alt.Scale(domain=[0, 100])
+    return lines(study, rows, Axes(x, "at most, s", "% of programs at most as long", scale, "step-after"))
