@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from workloads.base import Workload, WorkloadFactory
@@ -20,6 +22,7 @@ _ONE_LINE = {"swe-lite": "mini-SWE-agent on SWE-bench Lite, generated from measu
 def load(name: str, *, seed: int = 0, overrides: Mapping[str, str] | None = None) -> Workload:
     """The workload `name`: a registered name, `trace:FILE` or `module:Class`.
 
+    Modules are also looked for in the current directory, after the installed ones.
     Raises UnknownWorkload for a name that nobody registered, and WorkloadError for a file, class or
     parameter that does not work. An ImportError inside the named module comes through as it is.
     """
@@ -46,11 +49,14 @@ def _factory(name: str) -> WorkloadFactory:
     module_name, _, attribute = target.partition(":")
     if not (module_name and attribute):
         raise UnknownWorkload(name, registered)
+    if name not in registered:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)  # for good: the user's module may import its neighbours later
     if not _exists(module_name):
         raise WorkloadError(
             f"{name!r}: there is no module {module_name}",
-            "module:Class with a module that can be imported",
-            "Is its folder on PYTHONPATH?",
+            f"module:Class with a module in {Path.cwd()} or an installed one",
         )
     found: Any = import_module(module_name)
     for part in attribute.split("."):

@@ -43,6 +43,13 @@ def test_a_class_of_the_users_own_is_built(tmp_path, monkeypatch):
         registry.load("users_workload:Yours")
 
 
+def test_the_current_directory_is_looked_into(tmp_path, monkeypatch):
+    (tmp_path / "workload_right_here.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert registry.load("workload_right_here:Mine").name == "mine"
+
+
 def test_an_unknown_name_lists_known_and_nearest():
     with pytest.raises(UnknownWorkload, match="Did you mean swe-lite"):
         registry.load("swe-light")
