@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from harness.provenance import utc_now
 from harness.records import RunWriter
-from harness.resolve import build_policy, engine_options, load_workload, policy_config, refuse_unmet_needs
+from harness.resolve import (
+    build_policy,
+    engine_options,
+    load_workload,
+    policy_config,
+    programs_of,
+    refuse_unmet_needs,
+)
 from harness.spec import RunKey, RunSpec
 from harness.virtual.content import ContentTree
 from harness.virtual.driver import Progress, VirtualRun
@@ -60,7 +67,7 @@ def compose(
         },
     )
     run = VirtualRun(
-        programs=workload.program,
+        programs=programs_of(workload),
         size=workload.size if until_the_end else None,  # rounds follow each other while time is left
         arrivals=_arrivals(spec, key),
         policy=policy,

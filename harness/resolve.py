@@ -8,7 +8,7 @@ scheduler, KV capacity and the constants of the step time; resolving it again ch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from importlib.util import find_spec
@@ -24,7 +24,9 @@ from schedulers.contract import Policy
 from schedulers.errors import SchedulerSetupError
 from workloads import registry as workloads
 from workloads.base import Workload
+from workloads.check import check
 from workloads.errors import WorkloadError
+from workloads.model import Program
 
 
 def resolve(spec: RunSpec) -> RunSpec:
@@ -72,8 +74,8 @@ def resolve(spec: RunSpec) -> RunSpec:
 
 def _refuse_hopeless(workload: Workload, options: EngineOptions) -> None:
     """Raise `SetupError` when the KV cache holds not even the shortest first call of a few programs."""
-    looked_at = range(min(workload.size or 20, 20))
-    first_calls = [workload.program(i).calls[0] for i in looked_at]
+    program = programs_of(workload)
+    first_calls = [program(i).calls[0] for i in range(min(workload.size or 20, 20))]
     shortest = min(
         (sum(part.tokens for part in call.new) + call.output.tokens for call in first_calls), default=0
     )
@@ -89,6 +91,16 @@ def load_workload(spec: RunSpec, seed: int) -> Workload:
     """The programs of a repeat. Raises `SetupError`."""
     with setup_errors():
         return workloads.load(spec.workload, seed=seed, overrides=_texts(spec.overrides.workload))
+
+
+def programs_of(workload: Workload) -> Callable[[int], Program]:
+    """Its programs by number, each checked. They raise `SetupError` for one that cannot be played."""
+
+    def program(index: int) -> Program:
+        with setup_errors():
+            return check(workload.program(index))
+
+    return program
 
 
 def build_policy(spec: RunSpec, scheduler: str, seed: int) -> Policy:

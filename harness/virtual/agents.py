@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from harness.errors import EngineFailed
+from harness.errors import EngineFailed, SetupError
 from harness.rows import CallRow, ProgramRow, SampleRow, SandboxRow, ToolRow
 from harness.virtual.clock import Clock
 from harness.virtual.programs import LiveCall, LiveProgram, Preparation
@@ -144,6 +144,10 @@ class Agents:
         now = self._clock.now
         program = LiveProgram(self._programs(self._next_position), self._next_position, now)
         self._next_position += 1
+        if program.id in self.live:
+            raise SetupError(
+                f"two programs called {program.id!r}", "a program_id of its own for every program"
+            )
         self.live[program.id] = program
         self._tell(ProgramArrived(program.id, program.program.sandbox is not None))
         if program.program.sandbox is not None and self._own_sandboxes:
@@ -176,6 +180,10 @@ class Agents:
     def _start_calls(self, program: LiveProgram, positions: list[int]) -> None:
         for position in positions:
             live = program.start(position, self._clock.now)
+            if live.call.call_id in self.calls:
+                raise SetupError(
+                    f"two calls called {live.call.call_id!r}", "a call_id of its own for every call"
+                )
             self.calls[live.call.call_id] = live
             self.held += 1
             self._tell(CallArrived(program.id, live.call.call_id, live.request.prompt_tokens))

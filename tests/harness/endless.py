@@ -23,3 +23,11 @@ class Endless:
         task = Segment(f"task-{self.seed}-{index}", SegmentKind.TASK, 100)
         output = Segment(f"out-{self.seed}-{index}", SegmentKind.THOUGHT, 10)
         return Program(f"p{index}", (Call(f"c{index}", None, (task,), output),))
+
+
+class Unplayable(Endless):
+    """Calls that ask for nothing."""
+
+    def program(self, index: int) -> Program:
+        (call,) = super().program(index).calls
+        return Program(f"p{index}", (Call(call.call_id, None, (), call.output),))

@@ -47,6 +47,7 @@ def test_what_is_given_stands_above_the_profiles() -> None:
         ({"schedulers": "thundr"}, ["thundr", "Did you mean 'thunder'?"]),
         ({"schedulers": "no_such_module:Policy"}, ["no_such_module"]),
         ({"schedulers": "tests.harness.policies:Curious"}, ["observes Decoded", "does not deliver"]),
+        ({"workload": "tests.harness.endless:Unplayable"}, ["call 'c0' of 'p0'", "its prompt is empty"]),
         ({"model": "GLM-4.5"}, ["GLM-4.5", "GLM-4.6-FP8"]),
         ({"hardware": "8xH10"}, ["H10", "H100"]),
         ({"hardware": "0xH100"}, ["0xH100"]),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.errors import SetupError
 from harness.virtual.engine import EngineOptions
 from harness.virtual.steptime import StepTime
 from schedulers.contract import (
@@ -83,6 +84,13 @@ def test_agents_whose_own_sandbox_is_reclaimed_go_on_where_they_were():
     )
     bag = play([chain("p", 1, sandbox=need())], policy=policy)
     assert [row.arrived_s for row in bag.calls] == [14.0]
+
+
+def test_ids_that_come_twice_are_refused():
+    with pytest.raises(SetupError, match="two programs called 'p'"):
+        play([chain("p", 1), chain("p", 1)])
+    with pytest.raises(SetupError, match="two calls called 'p/0'"):
+        play([chain("p", 1), Program("q", chain("p", 1).calls)])
 
 
 def test_disk_is_in_the_samples():
