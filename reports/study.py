@@ -175,7 +175,7 @@ def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load])
     for scheduler, config in zip(schedulers, configs, strict=True):
         siblings = [other for name, other in zip(schedulers, configs, strict=True) if name == scheduler]
         keys = sorted(key for key in config if any(other.get(key) != config[key] for other in siblings))
-        labels.append(" ".join([scheduler, *(f"{key}={config[key]}" for key in keys)]))
+        labels.append(" ".join([scheduler, *(f"{key}={_plain(config[key])}" for key in keys)]))
     same = list(zip(labels, loads, (run.spec["seed"] for run in runs), strict=True))
     if len(set(same)) < len(same):
         studies = _names(sorted({run.folder.parent for run in runs}))
@@ -188,10 +188,14 @@ def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load])
     return [shown[label] for label in labels]
 
 
-def short(name: str) -> str:
-    """A name as it is shown: at most `NAME_LENGTH` characters."""
-    half = NAME_LENGTH // 2
-    return name if len(name) <= NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
+def short(name: str, length: int = NAME_LENGTH) -> str:
+    """A name as it is shown: at most `length` characters, cut in the middle."""
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[half + 1 - length :]}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _baseline(asked: str | None, schedulers: Sequence[str], arms: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def lines(
     shown = toggle()
     load = picker("load", "Load", list(dict.fromkeys(row["load"] for row in rows)))
     base = picked(alt.Chart(alt.NamedData("lines")), load)
-    x, colour = axes.x, arm_colour(study, line_legend())
+    x, colour = axes.x, arm_colour(study, line_legend(study))
     y = alt.Y("y:Q", title=axes.y_title, scale=axes.y_scale)
     line = base.mark_line(strokeWidth=2, interpolate=axes.interpolate).encode(
         x=x, y=y, color=colour, strokeDash=arm_dash(study), opacity=faded(shown)

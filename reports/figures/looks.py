@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from reports.figures.figure import rounded
-from reports.study import Load, Study
+from reports.study import Load, Study, short
 
 BASELINE_COLOUR = "#767f8c"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#7a5cd0", "#c0609a", "#a07c00")
@@ -45,7 +45,9 @@ STATE_COLOURS = {
 }
 
 HEIGHT = 280
-SECONDS = ",~f"  # 0.1, 10, 1,000
+LEGEND_LETTERS = 48  # side by side on a telephone
+BRIEF = 18  # letters of each of two names that share a label
+SECONDS = ",.6~f"  # 0.1, 10, 1,000
 SIMULATED = "Simulated."
 SWITCH_HINT = "A click on a legend entry shows only that; more clicks add others."
 
@@ -59,39 +61,57 @@ def arm_scale(study: Study) -> alt.Scale:
 
 def arm_colour(study: Study, shown_as: alt.Legend | None = None) -> alt.Color:
     """Colour by arm, with the legend above the chart."""
-    return alt.Color("arm:N", scale=arm_scale(study), title=None, legend=shown_as or legend())
+    return alt.Color("arm:N", scale=arm_scale(study), title=None, legend=shown_as or legend(study.arms))
 
 
 def arm_dash(study: Study) -> alt.StrokeDash:
     """Dashes by arm, in the legend of lines."""
-    dashes = [DASHES[i % len(DASHES)] for i in range(len(study.arms))]
+    dashes = _cycle(DASHES, len(study.arms))
     scale = alt.Scale(domain=list(study.arms), range=dashes)
-    return alt.StrokeDash("arm:N", scale=scale, title=None, legend=line_legend())
+    return alt.StrokeDash("arm:N", scale=scale, title=None, legend=line_legend(study))
 
 
 def arm_shape(study: Study) -> alt.Shape:
     """Shapes by arm."""
-    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(study.arms))]
-    return alt.Shape(
-        "arm:N", scale=alt.Scale(domain=list(study.arms), range=shapes), title=None, legend=legend()
-    )
+    scale = alt.Scale(domain=list(study.arms), range=_cycle(SHAPES, len(study.arms)))
+    return alt.Shape("arm:N", scale=scale, title=None, legend=legend(study.arms))
 
 
-def legend(**options: Any) -> alt.Legend:
-    """A legend above the chart, its symbols in full colour."""
+def _cycle(values: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the values; each further round begins one later, so that colour and value never repeat."""
+    size = len(values)
+    return [values[(i + i // size) % size] for i in range(count)]
+
+
+def legend(names: Sequence[str], **options: Any) -> alt.Legend:
+    """A legend of `names` above the chart, in columns that a narrow page has room for."""
+    longest = max(map(len, names), default=0)
     return alt.Legend(
-        orient="top", direction="horizontal", columns=3, labelLimit=260, symbolOpacity=1, **options
+        orient="top",
+        direction="horizontal",
+        columns=max(1, min(4, LEGEND_LETTERS // (longest + 4))),
+        labelLimit=300,
+        symbolOpacity=1,
+        **options,
     )
 
 
-def line_legend() -> alt.Legend:
+def line_legend(study: Study) -> alt.Legend:
     """A legend of lines, long enough to tell the dashes."""
-    return legend(symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
+    return legend(study.arms, symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)
 
 
 def name_axis() -> alt.Axis:
     """An axis of names, which leaves the chart room on a narrow page."""
-    return alt.Axis(labelLimit=180, ticks=False)
+    return alt.Axis(labelLimit=210, ticks=False)
+
+
+def brief_arms(study: Study) -> dict[str, str]:
+    """Names of the arms short enough to stand before another name, and all different."""
+    return {
+        arm: arm if len(arm) <= BRIEF else f"{short(arm, BRIEF - 4)} #{number}"
+        for number, arm in enumerate(study.arms, start=1)
+    }
 
 
 def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
@@ -142,7 +162,7 @@ def load_axis(loads: Sequence[Load]) -> alt.X:
     if len({load.kind for load in loads}) > 1 or len(loads) < 2:
         return alt.X(
             "load:N",
-            title=load_title(loads),
+            title=None,
             sort=[str(load) for load in loads],
             axis=alt.Axis(labelAngle=0),
         )

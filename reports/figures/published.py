@@ -136,6 +136,7 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
     strangers = [name for name in dict.fromkeys(row["arm"] for row in rows) if name not in study.arms]
     colours = [*known["range"], *(PAPER_COLOUR for _ in strangers)]
     points = sorted({row["x"] for row in rows})
+    names = [*study.arms, *strangers]
     base = alt.Chart(alt.NamedData("points")).encode(
         x=alt.X(
             "x:Q",
@@ -148,7 +149,7 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
             "arm:N",
             scale=alt.Scale(domain=[*known["domain"], *strangers], range=colours),
             title=None,
-            legend=legend(),
+            legend=legend(names),
         ),
         opacity=faded(shown),
     )
@@ -157,7 +158,7 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
             "of:N",
             scale=alt.Scale(domain=[MINE, PAPER], range=[[1, 0], [5, 4]]),
             title=None,
-            legend=legend(),
+            legend=legend(names),
         )
     )
     dots = base.mark_point(filled=True, size=70).encode(
@@ -165,7 +166,7 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
             "of:N",
             scale=alt.Scale(domain=[MINE, PAPER], range=["circle", "diamond"]),
             title=None,
-            legend=legend(),
+            legend=legend(names),
         ),
         tooltip=[
             alt.Tooltip("arm:N", title="scheduler"),

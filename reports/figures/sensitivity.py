@@ -91,6 +91,8 @@ def _spec(rows: list[dict[str, Any]], keys: list[str], unit: str) -> Spec:
     two = len(keys) > 1
     load = picker("load", "Load", loads) if two else None
     titles = (short(keys[0]), short(keys[1]) if two else loads[0].partition(" ")[2])
+    domain = [min(row["y"] for row in rows), max(row["y"] for row in rows)]
+    middle = sum(domain) / 2  # viridis is dark below it
     down = list(dict.fromkeys(row["b"] for row in rows))
     base = picked(alt.Chart(alt.NamedData("cells")), load).encode(
         x=alt.X(
@@ -103,7 +105,10 @@ def _spec(rows: list[dict[str, Any]], keys: list[str], unit: str) -> Spec:
     )
     cells = base.mark_rect().encode(
         color=alt.Color(
-            "y:Q", title=unit, scale=alt.Scale(scheme="viridis"), legend=alt.Legend(orient="top")
+            "y:Q",
+            title=unit,
+            scale=alt.Scale(scheme="viridis", domain=domain),
+            legend=alt.Legend(orient="top"),
         ),
         tooltip=[
             alt.Tooltip("a:N", title=titles[0]),
@@ -113,9 +118,9 @@ def _spec(rows: list[dict[str, Any]], keys: list[str], unit: str) -> Spec:
             alt.Tooltip("repeats:Q", title="repeats"),
         ],
     )
-    # Dark letters with a light edge can be read on every colour of the scale.
-    numbers = base.mark_text(fontSize=13, fontWeight="bold", fill="white", stroke="black", strokeWidth=0.4)
-    chart = alt.layer(cells, numbers.encode(text=alt.Text("y:Q", format=",.4~r")))
+    ink = alt.when(alt.datum.y < middle).then(alt.value("white")).otherwise(alt.value("black"))
+    numbers = base.mark_text(fontSize=13).encode(text=alt.Text("y:Q", format=",.4~r"), color=ink)
+    chart = alt.layer(cells, numbers)
     chart = chart.add_params(load) if load is not None else chart
     return finish(chart, {"cells": rows}, height=CELL * len(down))
 

@@ -48,8 +48,12 @@ def stacked(
         id=slug,
         question=question,
         title=title,
-        caption=caption(study, look_at, "Bars are means of the repeats."),
-        spec=_spec(study, rows, colours, unit),
+        caption=caption(
+            study,
+            look_at,
+            f"A bar is the mean of the repeats under one load ({load_title(study.loads)}) and scheduler.",
+        ),
+        spec=_spec(rows, colours, unit),
         table=_table(rows, parts, unit),
         relative_spec=_relative(study, rows, colours) if relative and len(study.arms) > 1 else None,
     )
@@ -90,23 +94,23 @@ def _relative(study: Study, rows: list[dict[str, Any]], colours: Mapping[str, st
         row | {"y": rounded(row["y"] / whole[row["load"]] * 100)} for row in rows if whole.get(row["load"])
     ]
     name = study.baseline if len(study.baseline) <= 24 else "the baseline"
-    return _spec(study, found, colours, f"% of {name}'s") if found else None
+    return _spec(found, colours, f"% of {name}'s") if found else None
 
 
-def _spec(study: Study, rows: list[dict[str, Any]], colours: Mapping[str, str], unit: str) -> Spec:
+def _spec(rows: list[dict[str, Any]], colours: Mapping[str, str], unit: str) -> Spec:
     shown = toggle("part")
     bars = list(dict.fromkeys(row["bar"] for row in rows))
     chart = (
         alt.Chart(alt.NamedData("parts"))
         .mark_bar(height={"band": 0.8})
         .encode(
-            y=alt.Y("bar:N", sort=bars, title=load_title(study.loads), axis=name_axis()),
+            y=alt.Y("bar:N", sort=bars, title=None, axis=name_axis()),
             x=alt.X("y:Q", title=unit, stack="zero"),
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),
                 title=None,
-                legend=legend(),
+                legend=legend(list(colours)),
             ),
             order=alt.Order("order:Q"),
             opacity=faded(shown),

@@ -8,9 +8,18 @@ from typing import Any
 import altair as alt
 
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import STATE_COLOURS, caption, faded, legend, name_axis, toggle
+from reports.figures.looks import (
+    BRIEF,
+    STATE_COLOURS,
+    brief_arms,
+    caption,
+    faded,
+    legend,
+    name_axis,
+    toggle,
+)
 from reports.spans import PROGRAMS, STATES, Excerpt
-from reports.study import Study, StudyRun, short
+from reports.study import Study, short
 
 QUESTION = "What did single programs do?"
 ROWS = 30  # programs of all arms together
@@ -28,7 +37,8 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
     begin = max(excerpt.start_s for _, excerpt in shown)
     end = min(excerpt.end_s for _, excerpt in shown)
     each = max(3, min(PROGRAMS, ROWS // len(shown)))
-    rows = [row for run, excerpt in shown for row in _rows(run, excerpt, (begin, end), each)]
+    names = brief_arms(study)
+    rows = [row for run, excerpt in shown for row in _rows(names[run.arm], excerpt, (begin, end), each)]
     if not rows:
         yield Omitted("timeline", "the measured times of the runs do not overlap")
         return
@@ -41,6 +51,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
             f"{shown[0][0].load}, seed {shown[0][0].seed}, {(end - begin) / 60:.3g} minutes from where "
             f"measuring begins; {each} programs of each scheduler, from the longest wait to the least, of "
             f"{', '.join(str(excerpt.there) for _, excerpt in shown)} that were there.",
+            f"Pieces shorter than {(end - begin) / PIXELS:.2g} s are joined to their neighbours.",
             "paused is held at the gateway, waiting queued in the engine, open a step that never ended.",
             "Drag to move; hold Ctrl and turn the wheel, or pinch, to zoom; double-click to see all again.",
         ),
@@ -49,7 +60,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
     )
 
 
-def _rows(run: StudyRun, excerpt: Excerpt, window: tuple[float, float], each: int) -> list[dict[str, Any]]:
+def _rows(arm: str, excerpt: Excerpt, window: tuple[float, float], each: int) -> list[dict[str, Any]]:
     """Spans of `each` of the programs, at even ranks again, in minutes."""
     begin, end = window
     programs = excerpt.programs
@@ -57,7 +68,7 @@ def _rows(run: StudyRun, excerpt: Excerpt, window: tuple[float, float], each: in
     ranks = (min(len(programs) - 1, round(i * step)) for i in range(min(each, len(programs))))
     bars: dict[str, str] = {}
     for rank in ranks:
-        bar = f"{run.arm} · {short(programs[rank])}"
+        bar = f"{arm} · {short(programs[rank], BRIEF)}"
         bars[programs[rank]] = bar if bar not in bars.values() else f"{bar} #{rank + 1}"
     least = (end - begin) / PIXELS
     rows: list[dict[str, Any]] = []
@@ -97,7 +108,7 @@ def _spec(rows: list[dict[str, Any]], window: tuple[float, float]) -> Spec:
                 "state:N",
                 scale=alt.Scale(domain=list(STATES), range=[STATE_COLOURS[state] for state in STATES]),
                 title=None,
-                legend=legend(),
+                legend=legend(STATES),
             ),
             opacity=faded(shown),
             tooltip=[

@@ -9,10 +9,13 @@ from typing import Any
 
 import altair as alt
 
+from reports.aggregate import WORST
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
 from reports.figures.lines import Axes, lines
 from reports.figures.looks import (
+    BRIEF,
     arm_colour,
+    brief_arms,
     caption,
     faded,
     name_axis,
@@ -27,7 +30,7 @@ from reports.figures.stacks import BAR
 from reports.study import Load, Study, short
 
 QUESTION = "Who waits?"
-SHOWN = 6  # programs of each arm
+SHOWN = 24  # programs of all arms together, at most six of each
 GINI = Measure(("fairness", "wait_gini_share"), "Gini coefficient of waiting", difference=True)
 
 
@@ -58,8 +61,8 @@ def _worst_programs(study: Study) -> Figure | Omitted:
         title="The programs that waited longest",
         caption=caption(
             study,
-            f"The longest wait of one call, of the {SHOWN} programs that fared worst under each scheduler, "
-            "all repeats together.",
+            f"The longest wait of one call, of the {_each(study)} programs that fared worst under each "
+            "scheduler, all repeats together.",
             "A wait that was open when the run ended counts as far as it got.",
             which_load(loads),
         ),
@@ -74,19 +77,24 @@ def _worst_programs(study: Study) -> Figure | Omitted:
     )
 
 
+def _each(study: Study) -> int:
+    return max(2, min(6, SHOWN // len(study.arms)))
+
+
 def _worst(study: Study, load: Load, arm: str) -> list[dict[str, Any]]:
-    runs = study.of(arm, load)
+    runs, names = study.of(arm, load), brief_arms(study)
     waiters = [(one, run.seed) for run in runs for one in run.seen.waiters]
     waiters.sort(key=lambda pair: (-pair[0].worst_wait_s, pair[0].program_id, pair[1]))
     rows: list[dict[str, Any]] = []
-    for rank, (one, seed) in enumerate(waiters[:SHOWN], start=1):
-        bar = f"{arm} · {short(one.program_id)}" + (f", seed {seed}" if len(runs) > 1 else "")
+    for rank, (one, seed) in enumerate(waiters[: _each(study)], start=1):
+        repeat = f" s{seed}" if len(runs) > 1 else ""
+        bar = f"{names[arm]} · {short(one.program_id, BRIEF)}{repeat}"
         rows.append(
             {
                 "arm": arm,
                 "load": str(load),
                 "bar": bar if all(row["bar"] != bar for row in rows) else f"{bar} #{rank}",
-                "order": study.arms.index(arm) * SHOWN + rank,
+                "order": study.arms.index(arm) * WORST + rank,
                 "program": short(one.program_id),
                 "seed": seed,
                 "y": rounded(one.worst_wait_s),
