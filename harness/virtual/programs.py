@@ -137,7 +137,6 @@ class LiveProgram:
             )
         if self._extenders[position]:
             self._requests[call.call_id] = request
-        self._last = request
         live = self.open[position] = LiveCall(self, position, request, now)
         if self.first_call_s is None:
             self.first_call_s = now
@@ -147,7 +146,7 @@ class LiveProgram:
         """A step ended; returns the positions of the calls that may start because of it."""
         del self.open[live.position]
         self.steps += 1
-        r = live.request
+        self._last = r = live.request
         sums = self._sums
         sums[0] += r.prompt_tokens
         sums[1] += r.cached_tokens
@@ -205,7 +204,7 @@ class LiveProgram:
         return parent
 
     def _seen_before(self, prompt: tuple[Piece, ...]) -> int:
-        """Leading tokens of a rebuilt prompt that the program's previous call had computed."""
+        """Leading tokens of a rebuilt prompt that the call which ended last had computed."""
         if self._last is None:
             return 0
         seen = 0

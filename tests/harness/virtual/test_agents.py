@@ -86,6 +86,16 @@ def test_agents_whose_own_sandbox_is_reclaimed_go_on_where_they_were():
     assert [row.arrived_s for row in bag.calls] == [14.0]
 
 
+def test_what_another_call_has_yet_to_compute_is_not_known():
+    """Three calls at once with one prompt, then one that begins with it: only that one repeats work."""
+    at_once = tuple(Call(f"p/{i}", None, (segment("task", 8),), segment(f"o{i}", 2)) for i in range(3))
+    again = Call(
+        "p/3", None, (segment("task", 8), segment("more", 4)), segment("o3", 2), ("p/0", "p/1", "p/2")
+    )
+    bag = play([Program("p", (*at_once, again))])
+    assert [row.known_tokens for row in bag.calls] == [0, 0, 0, 8]
+
+
 def test_ids_that_come_twice_are_refused():
     with pytest.raises(SetupError, match="two programs called 'p'"):
         play([chain("p", 1), chain("p", 1)])
