@@ -17,8 +17,6 @@ from reports.validity import validity
 from reports.verdict import compare_all, facts
 from reports.wording import NOTHING, clipped, counted, listed, slug
 
-TITLE_LENGTH = 60
-
 # What varies by plan, or names one run only: none of it is a difference between arms.
 _OF_ONE_RUN = frozenset({"run", "started_utc", "policy", "plan_hash", "schema_version"})
 _BY_PLAN = frozenset({"schedulers", "seed", "repeats", "concurrency", "request_rate", "arrival_times"})
@@ -140,13 +138,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _title(study: Study) -> str:
-    workloads = listed(_values(study, "workload"))
+    names = sorted({str(run.spec.get("workload", "unnamed work")) for run in study.runs})
+    workloads = listed([clipped(name, 30) for name in names[:2]]) + (" and more" if len(names) > 2 else "")
     arms = listed([clipped(arm, 30) for arm in study.arms[:4]]) + (
         " and more" if len(study.arms) > 4 else ""
     )
     if len(study.arms) == 1:
-        return f"{arms} on {clipped(workloads, TITLE_LENGTH)}"
-    return f"Which scheduler for {clipped(workloads, TITLE_LENGTH)}? {arms} compared"
+        return f"{arms} on {workloads}"
+    return f"Which scheduler for {workloads}? {arms} compared"
 
 
 def _facts_of(study: Study) -> list[str]:
@@ -157,16 +156,17 @@ def _facts_of(study: Study) -> list[str]:
         counted(len(study.loads), "load"),
         counted(repeats, "repeat"),
     ]
-    places = sorted({f"{run.spec.get('model')} on {run.spec.get('hardware')}" for run in study.runs})
+    places = sorted(
+        {
+            " on ".join(str(run.spec[key]) for key in ("model", "hardware") if key in run.spec)
+            for run in study.runs
+        }
+    )
     dates = sorted({str(run.provenance.get("study_started_utc", ""))[:10] for run in study.runs} - {""})
     when = (
         [] if not dates else ["run on " + (dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}")]
     )
-    return [clipped(listed(places), 120), ", ".join(runs), *when]
-
-
-def _values(study: Study, key: str) -> list[str]:
-    return sorted({str(run.spec.get(key)) for run in study.runs})
+    return [fact for fact in (clipped(listed(places), 120), ", ".join(runs), *when) if fact]
 
 
 # ------------------------------------------------------------------ provenance

@@ -28,7 +28,7 @@ from reports.wording import NOTHING
 _HARMFUL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_CELL_LENGTH = 240
+_CELL_LENGTH = 160
 _WORD_LENGTH = 30
 
 

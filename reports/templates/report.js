@@ -5,6 +5,8 @@
   const charts = [...document.querySelectorAll(".chart")];
   const views = new Map(); // chart -> what vegaEmbed gave
 
+  const NARROW = 520; // pixels of a chart, about a phone
+
   // Colours come from the style sheet, so that themes and paper need no new drawing.
   const config = {
     background: null,
@@ -16,11 +18,22 @@
     header: { labelFontSize: 12, titleFontSize: 12 },
   };
 
+  // On a phone legends stand below each other, in two columns.
+  function narrowed(part) {
+    if (Array.isArray(part)) return part.map(narrowed);
+    if (part === null || typeof part !== "object") return part;
+    const found = Object.fromEntries(Object.entries(part).map(([key, value]) => [key, narrowed(value)]));
+    if (found.legend?.columns > 2) found.legend.columns = 2;
+    return found;
+  }
+
   function specOf(chart) {
     const mode = chart.dataset.mode === "relative" ? chart.dataset.relative : chart.dataset.absolute;
     const spec = JSON.parse(document.getElementById(mode).textContent);
     delete spec.background;
-    return spec;
+    if (chart.clientWidth >= NARROW) return spec;
+    const { datasets, ...rest } = spec;
+    return { ...narrowed(rest), datasets };
   }
 
   async function draw(chart) {
@@ -31,8 +44,10 @@
       views.get(chart)?.finalize();
       controls.replaceChildren();
       const spec = specOf(chart);
+      const direction = chart.clientWidth < NARROW ? "vertical" : "horizontal";
+      const legend = { ...config.legend, layout: { top: { anchor: "start", direction } } };
       const result = await vegaEmbed(chart, spec, {
-        actions: false, ast: true, bind: controls, config, mode: "vega-lite", renderer: "svg",
+        actions: false, ast: true, bind: controls, config: { ...config, legend }, mode: "vega-lite", renderer: "svg",
         tooltip: { theme: "custom" },
       });
       views.set(chart, result);
