@@ -203,6 +203,18 @@ def kv_capacity_tokens(
     )
 
 
+def refuse_uneven_split(profile: ModelProfile, gpus: Hardware) -> None:
+    """Raise `SetupError` for a number of GPUs that vLLM refuses as a tensor-parallel size."""
+    if _splits(profile, gpus.count):
+        return
+    fitting = [n for n in range(1, _MAX_GPUS + 1) if _splits(profile, n)]
+    near = [n for n in fitting if n < gpus.count][-1:] + [n for n in fitting if n > gpus.count][:1]
+    raise SetupError(
+        f"{profile.name} on {gpus}: {profile.heads} query, {profile.kv_heads} KV heads do not split evenly",
+        f"a number of GPUs that vLLM takes, such as {' or '.join(map(str, near))}",
+    )
+
+
 def step_time(
     profile: ModelProfile, gpus: Hardware, kv_dtype: str, efficiency: Efficiency = EFFICIENCY
 ) -> StepTime:

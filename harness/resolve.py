@@ -43,6 +43,7 @@ def resolve(spec: RunSpec) -> RunSpec:
             f"duration_s = inf with {spec.workload!r}, which has no end", "a finite duration_s"
         )
     profile, gpus = profiles.model(spec.model), profiles.hardware(spec.hardware)
+    profiles.refuse_uneven_split(profile, gpus)
     kv_tokens = spec.kv_tokens or profiles.kv_capacity_tokens(
         profile, gpus, spec.kv_dtype, spec.gpu_memory_utilization
     )

@@ -51,6 +51,8 @@ def test_what_is_given_stands_above_the_profiles() -> None:
         ({"model": "GLM-4.5"}, ["GLM-4.5", "GLM-4.6-FP8"]),
         ({"hardware": "8xH10"}, ["H10", "H100"]),
         ({"hardware": "0xH100"}, ["0xH100"]),
+        ({"hardware": "3xB200"}, ["96 query, 8 KV heads do not split evenly", "such as 2 or 4"]),
+        ({"hardware": "1000xB200"}, ["such as 96"]),
         ({"hardware": "2xH100"}, ["GLM-4.6-FP8 does not fit", "GB too little"]),
         ({"kv_dtype": "int3"}, ["int3", "fp8"]),
         ({"duration_s": "inf", "workload": "tests.harness.endless:Endless"}, ["duration_s", "no end"]),
