@@ -49,7 +49,9 @@ def models(*, hardware: str, kv_dtype: str, gpu_memory_utilization: float, as_js
             for row in rows
         ],
     )
-    click.echo(f"\nGPUs: {', '.join(profiles.hardware_names())}; any count that the heads split over, e.g. 8xH100")
+    click.echo(
+        f"\nGPUs: {', '.join(profiles.hardware_names())}; any count that splits the heads, e.g. 8xH100"
+    )
 
 
 def _row(name: str, gpus: profiles.Hardware, kv_dtype: str, share: float) -> dict[str, Any]:
