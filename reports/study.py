@@ -9,6 +9,7 @@ differ, and with the name of the study where two studies hold the same scheduler
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def load_study(paths: Sequence[Path], baseline: str | None = None) -> Study:
             runs, _names(folders), schedulers, arms, loads, excerpts, strict=True
         )
     ]
-    order = sorted(set(arms), key=lambda arm: (arm != first, arm))
+    order = sorted(set(arms), key=lambda arm: (arm != first, _natural(arm)))
     made.sort(key=lambda run: (order.index(run.arm), run.load, run.seed, run.name))
     return Study(tuple(made), tuple(order), tuple(sorted(set(loads))), first)
 
@@ -198,11 +199,17 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _natural(name: str) -> list[tuple[float, str]]:
+    """A key that sorts names with numbers in them by the numbers."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)  # words at even places, numbers at odd ones
+    return [(float(part) if i % 2 else -1.0, part) for i, part in enumerate(parts)]
+
+
 def _baseline(asked: str | None, schedulers: Sequence[str], arms: Sequence[str]) -> str:
     for wanted in (asked, BASELINE):
         found = [arm for name, arm in zip(schedulers, arms, strict=True) if wanted in {name, arm}]
         if found:
-            return min(found)
+            return min(found, key=_natural)
     return arms[0]
 
 

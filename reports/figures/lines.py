@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from reports.figures.figure import Spec, finish
-from reports.figures.looks import HEIGHT, arm_colour, arm_dash, faded, line_legend, picked, picker, toggle
+from reports.figures.looks import (
+    HEIGHT,
+    NEUTRAL,
+    arm_colour,
+    arm_dash,
+    faded,
+    line_legend,
+    picked,
+    picker,
+    toggle,
+)
 from reports.study import Study
 
 
@@ -52,7 +62,7 @@ def lines(
         layers.insert(0, band)
     if rules:
         rule = picked(alt.Chart(alt.NamedData("rules")), load)
-        layers.insert(0, rule.mark_rule(strokeDash=[4, 4], color="#8a929e").encode(x=x))
+        layers.insert(0, rule.mark_rule(strokeDash=[4, 4], color=NEUTRAL).encode(x=x))
     chart = alt.layer(*layers).add_params(shown, *([load] if load is not None else []))
     return finish(chart, {"lines": rows} | ({"rules": rules} if rules else {}), height=HEIGHT)
 

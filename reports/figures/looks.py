@@ -14,6 +14,7 @@ import altair as alt
 from reports.figures.figure import rounded
 from reports.study import Load, Study, short
 
+NEUTRAL = "#8a929e"
 BASELINE_COLOUR = "#767f8c"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#7a5cd0", "#c0609a", "#a07c00")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2, 1, 2], [10, 4])
@@ -34,14 +35,14 @@ COST_COLOURS = {
     "prefill": "#2f5fa8",
     "recompute": "#c2410c",
     "caching": "#c9a227",
-    "unused": "#8a929e",
+    "unused": NEUTRAL,
 }
 STATE_COLOURS = {
     "paused": "#b8620b",
     "waiting": "#d89a3c",
     "reasoning": "#3b78c4",
     "acting": "#3d9a5f",
-    "open": "#8a929e",
+    "open": NEUTRAL,
 }
 
 HEIGHT = 280

@@ -15,7 +15,7 @@ import altair as alt
 
 from reports.figures.cache import HIT_RATE
 from reports.figures.figure import Cell, Figure, Omitted, Spec, Table, finish, rounded
-from reports.figures.looks import HEIGHT, arm_scale, faded, legend, toggle
+from reports.figures.looks import HEIGHT, NEUTRAL, arm_scale, faded, legend, toggle
 from reports.figures.overloads import Measure, arithmetic, values
 from reports.figures.throughput import STEPS
 from reports.study import Load, Study, short
@@ -24,8 +24,8 @@ QUESTION = "How does it compare with the published figure?"
 PANELS = {"4a": STEPS, "5a": HIT_RATE}
 OURS = {"vllm": "vLLM", "thunder": "ThunderAgent", "continuum": "Continuum"}  # our name: the paper's
 SETUP = {"workload": "swe-lite", "model": "GLM-4.6-FP8", "hardware": "8xH100", "replicas": 1}
-MINE, PAPER = "ours", "paper"
-PAPER_COLOUR = "#7a5cd0"  # of a system of the paper that did not run here
+WHOSE = MINE, PAPER = ("ours", "paper")
+PAPER_COLOURS = ("#7a5cd0", "#c0609a", "#a07c00")  # of systems of the paper that did not run here
 
 
 def draw(study: Study) -> Iterator[Figure | Omitted]:
@@ -134,9 +134,10 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
     shown = toggle()
     known = arm_scale(study)
     strangers = [name for name in dict.fromkeys(row["arm"] for row in rows) if name not in study.arms]
-    colours = [*known["range"], *(PAPER_COLOUR for _ in strangers)]
+    colours = [*known["range"], *PAPER_COLOURS[: len(strangers)]]
     points = sorted({row["x"] for row in rows})
     names = [*study.arms, *strangers]
+    grey = {"symbolFillColor": NEUTRAL, "symbolStrokeColor": NEUTRAL}
     base = alt.Chart(alt.NamedData("points")).encode(
         x=alt.X(
             "x:Q",
@@ -156,17 +157,17 @@ def _spec(study: Study, rows: list[dict[str, Any]], unit: str) -> Spec:
     lines = base.mark_line(strokeWidth=2.5).encode(
         strokeDash=alt.StrokeDash(
             "of:N",
-            scale=alt.Scale(domain=[MINE, PAPER], range=[[1, 0], [5, 4]]),
+            scale=alt.Scale(domain=list(WHOSE), range=[[1, 0], [5, 4]]),
             title=None,
-            legend=legend(names),
+            legend=legend(WHOSE, **grey),
         )
     )
     dots = base.mark_point(filled=True, size=70).encode(
         shape=alt.Shape(
             "of:N",
-            scale=alt.Scale(domain=[MINE, PAPER], range=["circle", "diamond"]),
+            scale=alt.Scale(domain=list(WHOSE), range=["circle", "diamond"]),
             title=None,
-            legend=legend(names),
+            legend=legend(WHOSE, **grey),
         ),
         tooltip=[
             alt.Tooltip("arm:N", title="scheduler"),
