@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, cast
 
 from schedulers.contract import NoConfig, Policy, PolicyFactory
-from schedulers.errors import NotAPolicy, UnknownScheduler, nearest
+from schedulers.errors import NotAPolicy, SchedulerSetupError, UnknownScheduler, nearest
 from schedulers.parameters import parse_config
 
 NAMES: dict[str, str] = {
@@ -58,7 +58,13 @@ def build(name: str, overrides: Mapping[str, str], seed: int) -> Policy:
     """
     factory = resolve(name)
     config = parse_config(name, cast("Any", factory).Config, overrides)
-    policy = factory(config, Random(f"{name}:{seed}"))
+    try:
+        policy = factory(config, Random(f"{name}:{seed}"))
+    except Exception as error:
+        if name in NAMES or isinstance(error, SchedulerSetupError):
+            raise
+        what = f"{name} cannot be built ({type(error).__name__}: {error})"
+        raise NotAPolicy(what, "__init__(self, config, rng) that raises nothing") from error
     if getattr(policy, "config", None) is None:
         try:
             cast("Any", policy).config = config

@@ -157,6 +157,12 @@ def test_a_policy_whose_slots_have_no_config_is_told_so(user):
         build("mine:Bare", {}, seed=1)
 
 
+def test_a_class_that_raises_when_it_is_built_is_named(user):
+    user(BARE.replace("self.seen = config", "raise KeyError('x')"))
+    with pytest.raises(NotAPolicy, match=r"mine:Bare cannot be built \(KeyError: 'x'\)"):
+        build("mine:Bare", {}, seed=1)
+
+
 def test_nothing_is_imported_before_it_is_asked_for():
     code = "import schedulers.registry, sys; print(sorted(m for m in sys.modules if 'schedulers.' in m))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
