@@ -59,7 +59,7 @@ class Threshold:
     @property
     def more_is_better(self) -> bool:
         """Whether falls are watched; otherwise rises."""
-        return self.measure.more_is_better is True
+        return self.measure.more_is_better
 
     @property
     def text(self) -> str:
@@ -111,8 +111,6 @@ def parse_all(texts: Sequence[str]) -> list[Threshold]:
 def _refuse_aimless(text: str, sign: str, limit: float, measure: Measure, *, relative: bool) -> None:
     """Raise SetupError for a limit that no change for the worse can pass, or that no change passes."""
     better = measure.more_is_better
-    if better is None:
-        raise SetupError(f"--fail-on {_shown(text)}: neither way is better", "a metric that can get worse")
     if sign != ("<" if better else ">"):
         raise SetupError(
             f"--fail-on {_shown(text)} never fails on a change for the worse: "
