@@ -24,7 +24,7 @@ from reports.figures import (
 from reports.figures.figure import Figure, Omitted, Table, render_png, render_svg
 from reports.study import Study
 
-__all__ = ["Figure", "Omitted", "Table", "figures", "omitted", "render_png", "render_svg"]
+__all__ = ["Figure", "Omitted", "Table", "draw", "figures", "omitted", "render_png", "render_svg"]
 
 _MODULES: tuple[Callable[[Study], Iterator[Figure | Omitted]], ...] = (
     throughput.draw,
@@ -40,11 +40,20 @@ _MODULES: tuple[Callable[[Study], Iterator[Figure | Omitted]], ...] = (
 )
 
 
+def draw(study: Study) -> tuple[list[Figure], list[Omitted]]:
+    """The figures that the study has data for, those of a question together, and what was left out."""
+    drawn = [one for module in _MODULES for one in module(study)]
+    return (
+        [one for one in drawn if isinstance(one, Figure)],
+        [one for one in drawn if isinstance(one, Omitted)],
+    )
+
+
 def figures(study: Study) -> list[Figure]:
-    """Every figure that the study has data for, in the order of the page; those of a question together."""
-    return [drawn for draw in _MODULES for drawn in draw(study) if isinstance(drawn, Figure)]
+    """The figures of `draw`."""
+    return draw(study)[0]
 
 
 def omitted(study: Study) -> list[Omitted]:
-    """The figures that the study has no data for, and why."""
-    return [drawn for draw in _MODULES for drawn in draw(study) if isinstance(drawn, Omitted)]
+    """What `draw` left out, and why."""
+    return draw(study)[1]

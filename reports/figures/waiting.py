@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -128,7 +129,8 @@ def _bars(study: Study, rows: list[dict[str, Any]]) -> Spec:
         )
         .add_params(shown, *([load] if load is not None else []))
     )
-    return finish(chart, {"waiters": rows}, height={"step": BAR})
+    most = max(Counter(row["load"] for row in rows).values())
+    return finish(chart, {"waiters": rows}, height=BAR * most)
 
 
 def _distribution(study: Study) -> Figure | Omitted:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import tables
+from harness import records, tables
 from harness.errors import SetupError
 from harness.records import DONE, PARTIAL, RunWriter, find_runs, open_run
 from harness.rows import TABLES
@@ -238,3 +238,17 @@ def test_a_place_without_runs_is_said_so(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(SetupError, match="no run in"):
             find_runs(place)
+
+
+def test_a_table_can_be_read_part_by_part(tmp_path, monkeypatch):
+    calls = [call(float(i), decode=1.0, call_id=str(i)) for i in range(5)]
+    opened = open_run(write_run(tmp_path / "run", calls=calls))
+    monkeypatch.setattr(records, "BATCH_ROWS", 2)
+    parts = list(opened.batches("calls", ["call_id", "arrived_s"]))
+    assert [part.num_rows for part in parts] == [2, 2, 1]
+    assert [row for part in parts for row in part.to_pylist()] == [
+        {"call_id": str(i), "arrived_s": float(i)} for i in range(5)
+    ]
+    (opened.folder / "calls.parquet").unlink()
+    with pytest.raises(SetupError, match="missing"):
+        list(opened.batches("calls", ["call_id"]))

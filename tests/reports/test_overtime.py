@@ -1,0 +1,110 @@
+"""Series over time are the same however the tables are cut into parts."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.rows import SampleRow, SandboxRow
+from reports.overtime import BINS, Grid, SeriesMaker, grid_upto
+from tests.harness.results import as_table, sample, sandbox
+
+
+def series(grid, samples=(), steps=(), sandboxes=(), part=1000):
+    maker = SeriesMaker(grid)
+    maker.steps(np.array(steps, dtype=float))
+    for row_type, rows, take, columns in (
+        (SampleRow, samples, maker.samples, maker.SAMPLE_COLUMNS),
+        (SandboxRow, sandboxes, maker.sandboxes, maker.SANDBOX_COLUMNS),
+    ):
+        for batch in as_table(row_type, rows).select(columns).to_batches(max_chunksize=part):
+            take(batch)
+    return maker.finish()
+
+
+@pytest.mark.parametrize(
+    ("end", "least", "grid"),
+    [
+        (4200.0, 5.0, Grid(50.0, 84)),
+        (1200.0, 5.0, Grid(20.0, 60)),
+        (60.0, 5.0, Grid(5.0, 12)),
+        (0.5, 0.01, Grid(0.01, 50)),
+        (3.0, 5.0, Grid(5.0, 1)),
+    ],
+)
+def test_bins_have_a_round_width(end, least, grid):
+    assert grid_upto(end, least) == pytest.approx(grid)
+
+
+@given(st.floats(min_value=0.01, max_value=1e9), st.floats(min_value=0.01, max_value=1e6))
+def test_bins_are_few_and_reach_the_end(end, least):
+    width, bins = grid_upto(end, least)
+    assert 1 <= bins <= BINS
+    assert width >= least * (1 - 1e-6)
+    assert width * bins >= end * (1 - 1e-6)
+
+
+def test_a_time_on_an_edge_belongs_to_the_bin_before():
+    assert Grid(10.0, 3).of(np.array([0.0, 10.0, 10.1, 30.0, 99.0])).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_rates_and_shares_of_each_bin():
+    samples = [
+        sample(0.0),
+        sample(10.0, used_tokens=20, queries_total=100, hits_total=50, sandbox_writable_bytes=5),
+        sample(15.0, used_tokens=40, queries_total=300, hits_total=50, sandbox_image_bytes=9),
+        sample(20.0, used_tokens=60, queries_total=500, hits_total=350, sandbox_image_bytes=7),
+    ]
+    found = series(Grid(10.0, 3), samples, steps=[1.0, 10.0, 11.0])
+    np.testing.assert_allclose(found.steps_per_min, [12.0, 6.0, np.nan])  # no sample tells of the third bin
+    np.testing.assert_allclose(found.hit_rate_share, [0.5, 300 / 400, np.nan])
+    np.testing.assert_allclose(found.used_share, [0.1, 0.5, np.nan])
+    np.testing.assert_allclose(found.disk_bytes, [5, 9, np.nan])
+    assert np.isnan(found.imbalance_share).all()  # one replica
+
+
+def test_imbalance_is_the_mean_over_instants_of_the_largest_minus_the_smallest_share():
+    samples = [
+        sample(time, name, used_tokens=used)
+        for time, a, b in ((5.0, 10, 30), (10.0, 50, 10), (15.0, 0, 0))
+        for name, used in (("r0", a), ("r1", b))
+    ]
+    found = series(Grid(10.0, 2), samples)
+    np.testing.assert_allclose(found.imbalance_share, [0.3, 0.0])
+    np.testing.assert_allclose(found.replica_used_share["r0"], [0.3, 0.0])
+    np.testing.assert_allclose(found.replica_used_share["r1"], [0.2, 0.0])
+
+
+def test_sandboxes_are_unreclaimed_from_their_release_until_their_disk_is_freed():
+    sandboxes = [
+        sandbox(released_s=1.0, reclaimed_s=1.0),
+        sandbox(released_s=2.0, reclaimed_s=15.0),
+        sandbox(released_s=12.0, leaked=True),
+        sandbox(),
+    ]
+    found = series(Grid(10.0, 3), [sample(30.0)], sandboxes=sandboxes)
+    assert found.unreclaimed.tolist() == [1.0, 1.0, 1.0]
+
+
+@given(
+    st.lists(st.integers(0, 100), min_size=1, max_size=12),
+    st.integers(1, 3),
+    st.integers(1, 7),
+)
+def test_parts_may_be_cut_anywhere(used, replicas, part):
+    samples = [
+        sample(2.0 * i, f"r{r}", used_tokens=value * (r + 1) % 101, queries_total=9 * i, hits_total=i)
+        for i, value in enumerate(used)
+        for r in range(replicas)
+    ]
+    grid = Grid(5.0, 5)
+    whole, cut = series(grid, samples), series(grid, samples, part=part)
+    for name in ("hit_rate_share", "used_share", "imbalance_share", "disk_bytes"):
+        np.testing.assert_allclose(getattr(cut, name), getattr(whole, name))
+
+
+def test_without_samples_nothing_is_known():
+    found = series(Grid(10.0, 2))
+    assert np.isnan(found.hit_rate_share).all()
+    assert np.isnan(found.disk_bytes).all()
+    assert found.replica_used_share == {}
