@@ -80,19 +80,16 @@ def run_study(
 
 
 def summary_of(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Compare the runs `names` of a study. `invalid` says which of them measured nothing.
+    """Compare the runs `names` of a study. `invalid` says which of them do not count, and why.
 
     Raises `SetupError` when one of them is missing, incomplete or of another schema version.
     """
     runs = {name: open_run(folder / name) for name in names}
+    verdict = named(VERDICT)(list(runs.values()))
     return {
         "order": list(runs),
-        "invalid": [
-            f"{name}: no step ended in the measured window"
-            for name, run in runs.items()
-            if not run.summary["throughput"]["steps"]
-        ],
-        "verdict": named(VERDICT)(list(runs.values())),
+        "invalid": [f"{each['run']}: {'; '.join(each['reasons'])}" for each in verdict["invalid"]],
+        "verdict": verdict,
         "runs": {name: run.summary for name, run in runs.items()},
     }
 

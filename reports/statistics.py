@@ -93,8 +93,11 @@ class Effect:
     level: float = LEVEL
 
     def json(self) -> dict[str, Any]:
-        """All fields, without NaN or infinity."""
-        return asdict(self)
+        """The effect as JSON, without NaN: `ratio` or `difference` by kind, `interval` as [low, high]."""
+        found = asdict(self)
+        value, low, high = (found.pop(name) for name in ("value", "low", "high"))
+        found |= {"ratio": None, "difference": None, "interval": None if low is None else [low, high]}
+        return found | {self.kind: value}
 
 
 def effect(

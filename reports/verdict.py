@@ -1,63 +1,38 @@
 """Which scheduler wins a study, by how much, why, and how sure that is.
 
-Schedulers are compared load by load and paired by seed, because all schedulers of a seed work on the
-same programs. Compared are ratios: the mean of the log-ratios of the pairs, with a 95 % interval by BCa
-bootstrap over the pairs. The interval decides the word:
-
-    equivalent    it lies within the margin of 2 % around 1
-    improved      it lies on the better side of 1
-    regressed     it lies on the worse side of 1
-    inconclusive  anything else
-
-Fewer than 3 pairs give no interval and no word: then the noise is unknown, and the verdict says so.
+Schedulers are compared load by load and paired by seed, because all schedulers of a seed work on the same
+programs; how, and when a difference is called one, is said in `reports.statistics`. Runs that are INVALID
+are named and take no part. Where a scheduler has no other under some load, its numbers are shown, marked,
+and compared with nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from harness.errors import SetupError
 from harness.records import Run
-from reports.measures import PARTS, pick
+from reports.comparable import Made, load_of
+from reports.effects import averages, effects
+from reports.measures import HEADLINES, MEASURES, PARTS, label
+from reports.statistics import MARGIN
+from reports.text import shown
+from reports.validity import validity
 
 Verdict: TypeAlias = dict[str, Any]
 
-MARGIN = 0.02
 WAIT_NOTICED_S = (
     10.0  # two of the paper's ticks: below that a longer worst wait is no reason to think twice
 )
-LEAST_PAIRS = 3
-RESAMPLES = 9999
 BASELINE = "vllm"
 
-LABELS = {
-    "concurrency": "{:g} programs at a time",
-    "request_rate": "{:g} programs/s",
-    "arrival_times": "{:g} programs at given times",
-}
-
-# What is compared: path in a run's metrics, and whether more is better.
-COMPARED: dict[str, tuple[tuple[str, ...], bool]] = {
-    "steps_per_min": (("throughput", "steps_per_min"), True),
-    "programs_per_h": (("throughput", "programs_per_h"), True),
-    "worst_wait_s": (("fairness", "worst_wait_s"), False),
-    "step_mean_s": (("latency", "step_s", "mean"), False),
-}
-
-# What is shown beside it: path in a run's metrics. Means over the repeats.
+# What is shown of a scheduler: path in a run's metrics.
 SHOWN: dict[str, tuple[str, ...]] = {
-    "hit_rate_share": ("kv", "hit_rate_share"),
+    **{name: MEASURES[name].path for name in HEADLINES},
+    **{name: MEASURES[name].path for name in ("recomputed_share", "preemptions", "ttft_p50_s")},
+    **{name: MEASURES[name].path for name in ("disk_peak_bytes", "leaked")},
     "recomputed_tokens": ("kv", "recomputed_tokens"),
-    "recomputed_share": ("kv", "recomputed_share"),
-    "preemptions": ("kv", "preemptions"),
-    "ttft_p50_s": ("latency", "ttft_s", "p50"),
-    "ttft_p95_s": ("latency", "ttft_s", "p95"),
-    "disk_peak_bytes": ("disk", "peak_bytes"),
-    "leaked": ("sandboxes", "leaked"),
     **{f"{part}_s": ("latency", "split_s", part) for part in PARTS},
 }
 
@@ -68,38 +43,42 @@ def verdict(runs: Sequence[Run]) -> Verdict:
     The baseline is vllm where it ran, else the scheduler that stands first. Raises SetupError when two
     runs to be compared did not work on the same programs.
     """
-    return compare_all([facts(run) for run in runs])
+    return compare_all([facts(run) | {"invalid": validity(run).reasons} for run in runs])
 
 
-def facts(run: Run) -> Verdict:
-    """What is compared of a run: `scheduler`, `load`, `value`, `seed`, `simulated`, `plan_hash`, `metrics`.
+def facts(run: Made) -> Verdict:
+    """What is compared of a run, as a dict.
 
+    `run` is its name; `invalid` says why it takes no part, which is for the caller to fill in. The others
+    are `scheduler`, `load`, `value`, `seed`, `simulated`, `plan_hash`, and `metrics`, its summary.
     `load` is concurrency, request_rate or arrival_times; `value` a number of programs, programs per
     second, or how many times were given.
     """
-    load = next(name for name in LABELS if run.spec.get(name))
-    given = run.spec[load]
+    load, value = load_of(run.spec)
     return {
+        "run": run.folder.name,
         "scheduler": run.provenance["policy"]["name"],
         "load": load,
-        "value": len(given) if load == "arrival_times" else given[0],
+        "value": value,
         "seed": run.spec["seed"],
         "simulated": run.provenance.get("simulated", False),
+        "invalid": (),
         "plan_hash": run.provenance.get("plan_hash"),
         "metrics": run.summary,
     }
 
 
-def compare_all(runs: Sequence[Verdict]) -> Verdict:
-    """The verdict on runs, given as their `facts`."""
+def compare_all(runs: Sequence[Verdict], baseline: str | None = None) -> Verdict:
+    """The verdict on runs, given as their `facts`. `baseline` takes the place of the usual one."""
     _same_programs(runs)
     schedulers = list(dict.fromkeys(run["scheduler"] for run in runs))
-    baseline = BASELINE if BASELINE in schedulers else next(iter(schedulers), None)
+    baseline = baseline or (BASELINE if BASELINE in schedulers else next(iter(schedulers), None))
     loads = list(dict.fromkeys((run["load"], run["value"]) for run in runs))
     return {
         "simulated": any(run["simulated"] for run in runs),
         "baseline": baseline,
         "margin_share": MARGIN,
+        "invalid": [{"run": run["run"], "reasons": list(run["invalid"])} for run in runs if run["invalid"]],
         "loads": [
             _of_load(load, [run for run in runs if (run["load"], run["value"]) == load], baseline)
             for load in loads
@@ -122,25 +101,24 @@ def _same_programs(runs: Sequence[Verdict]) -> None:
             )
 
 
-def label(load: str, value: float) -> str:
-    """A load in words: `96 programs at a time`."""
-    return LABELS[load].format(value)
-
-
 def _of_load(load: tuple[str, float], runs: Sequence[Verdict], baseline: str | None) -> Verdict:
     by_scheduler: dict[str, dict[int, Mapping[str, Any]]] = {}
     for run in runs:
-        by_scheduler.setdefault(run["scheduler"], {})[run["seed"]] = run["metrics"]
+        if not run["invalid"]:
+            by_scheduler.setdefault(run["scheduler"], {})[run["seed"]] = run["metrics"]
     rows = [_row(name, list(found.values())) for name, found in by_scheduler.items()]
-    found: Verdict = {"load": load[0], "value": load[1], "label": label(*load), "schedulers": rows}
-    if baseline in by_scheduler:
-        found["comparisons"] = [
+    found: Verdict = {
+        "load": load[0],
+        "value": load[1],
+        "label": label(*load),
+        "schedulers": rows,
+        "invalid": _invalid(runs, by_scheduler),
+        "comparisons": [
             compare(name, by_scheduler[name], baseline, by_scheduler[baseline])
             for name in by_scheduler
-            if name != baseline
-        ]
-    else:
-        found["comparisons"] = []
+            if baseline is not None and baseline in by_scheduler and name != baseline
+        ],
+    }
     ranked = sorted(
         (row for row in rows if row["steps_per_min"] is not None), key=lambda row: -row["steps_per_min"]
     )
@@ -151,21 +129,21 @@ def _of_load(load: tuple[str, float], runs: Sequence[Verdict], baseline: str | N
         found["why"] = why(_find(rows, best), _find(rows, rival))
         found["sentences"] = sentences(found["best"], found["why"], rows)
     else:
-        found |= {"best": None, "why": None, "sentences": _alone(rows)}
+        found |= {"best": None, "why": None, "sentences": _alone(rows, found["invalid"])}
     return found
 
 
+def _invalid(runs: Sequence[Verdict], counted: Mapping[str, Any]) -> list[Verdict]:
+    """Rows of the schedulers that have nothing but INVALID runs."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run["scheduler"] not in counted:
+            found.setdefault(run["scheduler"], []).append(run["metrics"])
+    return [_row(name, metrics) for name, metrics in found.items()]
+
+
 def _row(scheduler: str, metrics: Sequence[Mapping[str, Any]]) -> Verdict:
-    """A scheduler's means over its repeats, of waits the worst; null where a repeat has no such number."""
-    paths = {name: path for name, (path, _) in COMPARED.items()} | SHOWN
-    values = {name: [pick(each, path) for each in metrics] for name, path in paths.items()}
-    waits = [wait for wait in values["worst_wait_s"] if wait is not None]
-    return {
-        "scheduler": scheduler,
-        "repeats": len(metrics),
-        **{name: _mean(each) for name, each in values.items()},
-        "worst_wait_s": max(waits, default=None),
-    }
+    return {"scheduler": scheduler, "repeats": len(metrics), **averages(metrics, SHOWN)}
 
 
 def compare(
@@ -174,61 +152,14 @@ def compare(
     baseline: str,
     theirs: Mapping[int, Mapping[str, Any]],
 ) -> Verdict:
-    """`scheduler` against `baseline`, paired by seed: per metric a ratio, an interval and a word."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    found = {}
-    for name, (path, more_is_better) in COMPARED.items():
-        pairs = [(pick(ours[seed], path), pick(theirs[seed], path)) for seed in seeds]
-        found[name] = judge(pairs, more_is_better=more_is_better)
-    return {"scheduler": scheduler, "baseline": baseline, "pairs": len(seeds), "metrics": found}
-
-
-def judge(pairs: Sequence[tuple[float | None, float | None]], *, more_is_better: bool) -> Verdict:
-    """Ratio ours/theirs over pairs, its 95 % interval and its word, each null where `note` says why."""
-    if not pairs or not all(ours and theirs for ours, theirs in pairs):
-        missing = "a run has 0 or no value here" if pairs else "no seed that both ran"
-        return {"ratio": None, "interval": None, "word": None, "note": missing}
-    logs = np.log([ours / theirs for ours, theirs in pairs if ours and theirs])
-    ratio = math.exp(float(logs.mean()))
-    if len(logs) < LEAST_PAIRS:
-        count = f"{len(logs)} repeat{'s' if len(logs) > 1 else ''}"
-        few = f"{count}, so the noise is unknown and there is no interval; use --repeats 5"
-        return {"ratio": ratio, "interval": None, "word": None, "note": few}
-    low, high, note = _interval(logs)
-    interval = [math.exp(low), math.exp(high)]
+    """`scheduler` against `baseline`, paired by seed: per headline an effect as JSON."""
+    found = effects(ours, theirs, HEADLINES)
     return {
-        "ratio": ratio,
-        "interval": interval,
-        "word": _word(interval, more_is_better=more_is_better),
-        "note": note,
+        "scheduler": scheduler,
+        "baseline": baseline,
+        "pairs": len(ours.keys() & theirs.keys()),
+        "metrics": {name: each.json() for name, each in found.items()},
     }
-
-
-def _interval(logs: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float, str | None]:
-    """95 % interval of the mean. Seeded, so that a study has one verdict."""
-    spread = float(np.ptp(logs))
-    if spread <= 1e-12:  # the rounding of a log
-        only = float(logs.mean())
-        return only, only, "degenerate: all repeats give the same ratio"
-    from scipy import stats  # noqa: PLC0415 - half a second, needed with repeats only
-
-    found = stats.bootstrap(
-        (logs,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
-    if math.isfinite(found.low) and math.isfinite(found.high):
-        return float(found.low), float(found.high), None
-    return float(logs.min()), float(logs.max()), "degenerate: no BCa interval; the range of the repeats"
-
-
-def _word(interval: Sequence[float], *, more_is_better: bool) -> str:
-    low, high = interval
-    if low >= 1 / (1 + MARGIN) and high <= 1 + MARGIN:
-        return "equivalent"
-    if low > 1:
-        return "improved" if more_is_better else "regressed"
-    if high < 1:
-        return "regressed" if more_is_better else "improved"
-    return "inconclusive"
 
 
 def why(best: Verdict, rival: Verdict) -> Verdict:
@@ -261,18 +192,19 @@ def sentences(comparison: Verdict, reasons: Verdict, rows: Sequence[Verdict]) ->
 
 def _headline(comparison: Verdict, best: Verdict, rival: Verdict) -> str:
     steps = comparison["metrics"]["steps_per_min"]
-    names = f"{best['scheduler']} and {rival['scheduler']}"
+    names = f"{_name(best)} and {_name(rival)}"
     numbers = f"{best['steps_per_min']:.1f} against {rival['steps_per_min']:.1f} steps/min"
     if steps["ratio"] is None:
-        return f"{best['scheduler']} leads {rival['scheduler']}: {numbers}."
+        return f"{_name(best)} leads {_name(rival)}: {numbers}."
     ratio = f"{steps['ratio']:.2f}x"
     if steps["interval"] is not None:
         numbers += ", 95 % interval {:.2f}x to {:.2f}x".format(*steps["interval"])
     if steps["word"] == "equivalent" or (steps["word"] is None and abs(steps["ratio"] - 1) <= MARGIN):
         return f"No winner in steps/min: {names} are within {MARGIN:.0%} ({numbers})."
     if steps["word"] == "inconclusive":
-        return f"No winner in steps/min: the difference of {names} is noise ({ratio}; {numbers})."
-    return f"{best['scheduler']} wins over {rival['scheduler']} by {ratio}: {numbers}."
+        reach = f"the smallest change that {steps['pairs']} repeats would show is {steps['mde']:.0%}"
+        return f"No winner in steps/min: {names} may differ by noise alone ({ratio}; {numbers}); {reach}."
+    return f"{_name(best)} wins over {_name(rival)} by {ratio}: {numbers}."
 
 
 def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
@@ -289,7 +221,7 @@ def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
             + f", and differs most in {reasons['part']} "
             + "({:.1f} s against {:.1f} s)".format(*reasons["part_s"])
         )
-    return f"{best['scheduler']} against {rival['scheduler']}: {'; '.join(parts)}." if parts else ""
+    return f"{_name(best)} against {_name(rival)}: {'; '.join(parts)}." if parts else ""
 
 
 def _against(best: Verdict, rows: Sequence[Verdict]) -> list[str]:
@@ -298,23 +230,25 @@ def _against(best: Verdict, rows: Sequence[Verdict]) -> list[str]:
     for other in rows:
         if other is best:
             continue
-        name = other["scheduler"]
+        name = _name(other)
         if _more(other["programs_per_h"], best["programs_per_h"]):
             found.append(
-                f"But {best['scheduler']} finishes fewer programs than {name}: "
+                f"But {_name(best)} finishes fewer programs than {name}: "
                 f"{best['programs_per_h']:.1f} against {other['programs_per_h']:.1f} programs/h."
             )
         if _longer(best["worst_wait_s"], other["worst_wait_s"]):
             found.append(
-                f"But {best['scheduler']} lets a program wait longer than {name}: "
+                f"But {_name(best)} lets a program wait longer than {name}: "
                 f"{best['worst_wait_s']:.0f} s against {other['worst_wait_s']:.0f} s at worst."
             )
     return found
 
 
-def _alone(rows: Sequence[Verdict]) -> list[str]:
-    measured = [row["scheduler"] for row in rows if row["steps_per_min"] is not None]
-    return [f"Only {measured[0]} ran: nothing to compare."] if measured else ["Nothing was measured."]
+def _alone(rows: Sequence[Verdict], invalid: Sequence[Verdict]) -> list[str]:
+    measured = [_name(row) for row in rows if row["steps_per_min"] is not None]
+    if measured:
+        return [f"Only {measured[0]} {'has a valid run' if invalid else 'ran'}: nothing to compare."]
+    return ["No valid run." if invalid else "Nothing was measured."]
 
 
 def _longer(one: float | None, other: float | None) -> bool:
@@ -327,10 +261,9 @@ def _more(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and one > other * (1 + MARGIN)
 
 
+def _name(row: Verdict) -> str:
+    return shown(row["scheduler"])
+
+
 def _find(rows: Sequence[Verdict], scheduler: str) -> Verdict:
     return next(row for row in rows if row["scheduler"] == scheduler)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from reports.measures import PARTS
+from reports.text import NOTHING, number, shown
 from reports.verdict import Verdict
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-NOTHING = "-"
-
-
-def _number(places: int) -> Callable[[Any], str]:
-    return lambda value: f"{value:,.{places}f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _bytes(value: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.3g} TB"
-
-
-def _tokens(value: float) -> str:
-    for unit in ("", "k", "M"):
-        if value < 1000:
-            return f"{value:.0f}{unit}"
-        value /= 1000
-    return f"{value:,.0f}G"
-
-
-# Heading, names of the numbers, and how each is written.
-_COLUMNS: tuple[tuple[str, tuple[tuple[str, Callable[[Any], str]], ...]], ...] = (
-    ("steps\n/min", (("steps_per_min", _number(1)),)),
-    ("programs\n/h", (("programs_per_h", _number(1)),)),
-    ("KV\nhits", (("hit_rate_share", "{:.1%}".format),)),
-    ("computed\nagain", (("recomputed_tokens", _tokens), ("recomputed_share", "{:.0%}".format))),
-    ("TTFT s\np50 p95", (("ttft_p50_s", _seconds), ("ttft_p95_s", _seconds))),
-    ("worst\nwait s", (("worst_wait_s", _seconds),)),
-    ("disk\npeak", (("disk_peak_bytes", _bytes),)),
-    ("leaked", (("leaked", _number(0)),)),
+# Heading, and the names of the numbers under it.
+_COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("steps\n/min", ("steps_per_min",)),
+    ("programs\n/h", ("programs_per_h",)),
+    ("KV\nhits", ("hit_rate_share",)),
+    ("computed\nagain", ("recomputed_tokens", "recomputed_share")),
+    ("TTFT s\np50 p95", ("ttft_p50_s", "ttft_p95_s")),
+    ("worst\nwait s", ("worst_wait_s",)),
+    ("disk\npeak", ("disk_peak_bytes",)),
+    ("leaked", ("leaked",)),
 )
 
 
@@ -57,36 +31,38 @@ def render(verdict: Verdict, console: Console) -> None:
     for load in verdict["loads"]:
         simulated = ", simulated" if verdict["simulated"] else ""
         console.print(f"\n[bold]{load['label']}{simulated}[/bold]")
-        console.print(_table(load["schedulers"]))
-        console.print(_split(load["schedulers"]))
+        rows = [(shown(row["scheduler"]), row) for row in load["schedulers"]]
+        rows += [(f"{shown(row['scheduler'])} INVALID", row) for row in load["invalid"]]
+        console.print(_table(rows))
+        console.print(_split(rows))
         for sentence in load["sentences"]:
             console.print(sentence, markup=False, highlight=False)
 
 
-def _table(rows: list[Verdict]) -> Table:
+def _table(rows: Sequence[tuple[str, Verdict]]) -> Table:
     table = _empty([heading for heading, _ in _COLUMNS])
-    for row in rows:
-        cells = []
-        for _, parts in _COLUMNS:
-            texts = [NOTHING if row[name] is None else write(row[name]) for name, write in parts]
-            cells.append(" ".join(texts))
-        table.add_row(row["scheduler"], *cells)
+    for name, row in rows:
+        cells = [" ".join(_written(number_name, row) for number_name in names) for _, names in _COLUMNS]
+        table.add_row(Text(name), *cells)
     return table
 
 
-def _split(rows: list[Verdict]) -> Table:
+def _written(name: str, row: Verdict) -> str:
+    if name == "recomputed_share" and row[name] is not None:
+        return f"{row[name]:.0%}"  # beside the tokens there is no room for more
+    return number(name, row[name])
+
+
+def _split(rows: Sequence[tuple[str, Verdict]]) -> Table:
     """Mean seconds of a step and of its six parts, which sum to it."""
     table = _empty(["step s", *(f"{sign} {part}" for sign, part in zip("=+++++", PARTS, strict=True))])
-    for row in rows:
+    for name, row in rows:
         values = [row["step_mean_s"], *(row[f"{part}_s"] for part in PARTS)]
-        table.add_row(row["scheduler"], *(NOTHING if v is None else f"{v:,.1f}" for v in values))
+        table.add_row(Text(name), *(NOTHING if v is None else f"{v:,.1f}" for v in values))
     return table
 
 
 def _empty(headings: list[str]) -> Table:
-    from rich import box  # noqa: PLC0415 - rich is slow to import, and --help does without
-    from rich.table import Table  # noqa: PLC0415
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("scheduler", overflow="fold")
     for heading in headings:

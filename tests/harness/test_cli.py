@@ -15,7 +15,7 @@ from harness.errors import EngineFailed, ReplayDiffers
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = (sys.executable, "-c", "from harness.cli import main; main()")
-SMALL = ("run", "--duration", "2m", "--warmup", "1m", "--concurrency", "2")
+SMALL = ("run", "--duration", "5m", "--warmup", "1m", "--concurrency", "2")
 
 # Calls that the policy's life depends on, told by files in the current directory.
 POLICY = '''

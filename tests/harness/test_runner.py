@@ -24,7 +24,7 @@ def spec_of(file: Path | None = None, **flags: Any) -> RunSpec:
 
 
 def small(**flags: Any) -> RunSpec:
-    return spec_of(**{"duration_s": "2m", "warmup_s": "1m", "concurrency": "2", **flags})
+    return spec_of(**{"duration_s": "5m", "warmup_s": "1m", "concurrency": "2", **flags})
 
 
 def play(spec: RunSpec, folder: Path) -> Study:
@@ -166,4 +166,6 @@ def test_schedulers_whose_folders_would_clash_are_refused(tmp_path: Path) -> Non
 def test_an_arm_that_measured_nothing_makes_the_study_invalid(tmp_path: Path) -> None:
     study = play(small(duration_s="1s", warmup_s="0", schedulers="vllm"), tmp_path / "study")
     assert study.summary is not None
-    assert study.summary["invalid"] == ["vllm-c2-s0: no step ended in the measured window"]
+    assert study.summary["invalid"] == [
+        "vllm-c2-s0: too few steps: 0 ended in the window, at least 130 are needed"
+    ]

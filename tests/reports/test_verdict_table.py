@@ -1,5 +1,6 @@
 """What a verdict looks like in a terminal."""
 
+import unicodedata
 from io import StringIO
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from reports.verdict import compare_all
 from reports.verdict_table import render
+from tests.reports.test_text import HOSTILE
 from tests.reports.test_verdict import run
 
 
@@ -51,5 +53,19 @@ def test_tables_fit_the_terminal_without_cutting_anything(width):
     assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_harmless(name, width):
+    text = printed([run(name), run("vllm")], width)
+    assert not any(unicodedata.category(c).startswith("C") for c in text if c != "\n")
+    assert max(map(len, text.splitlines())) <= width
+    assert "96 programs at a time" in text
+
+
 def test_names_that_look_like_markup_are_printed_as_they_are():
-    assert "a[b]c" in printed([run("a[b]c"), run("vllm")], 120)
+    assert "a[b]c[/red]" in printed([run("a[b]c[/red]"), run("vllm")], 120)
+
+
+def test_what_is_invalid_is_called_so():
+    text = printed([run("vllm"), run("thunder") | {"invalid": ("too few steps",)}], 120)
+    assert "thunder INVALID" in text

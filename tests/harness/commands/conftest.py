@@ -20,6 +20,6 @@ def invoke() -> Invoke:
 def study(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of two short runs; not to be changed."""
     folder = tmp_path_factory.mktemp("studies") / "study"
-    result = invoke("run", "--duration", "2m", "--warmup", "1m", "--concurrency", "2", "-o", folder)
+    result = invoke("run", "--duration", "5m", "--warmup", "1m", "--concurrency", "2", "-o", folder)
     assert result.exit_code == 0, result.stderr
     return folder
