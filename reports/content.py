@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.records import open_run
+from harness.records import Run, open_run
 from reports.figures import Figure, figures, omitted
 from reports.headline import Headline, headline
 from reports.study import Study, StudyRun
+from reports.text import NOTHING
 from reports.validity import validity
-from reports.verdict import compare_all, facts
-from reports.wording import NOTHING, clipped, counted, listed, slug
+from reports.verdict import Verdict, compare_all, facts
+from reports.wording import clipped, counted, listed, slug
 
 # What varies by plan, or names one run only: none of it is a difference between arms.
 _OF_ONE_RUN = frozenset({"run", "started_utc", "policy", "plan_hash", "schema_version"})
@@ -99,7 +100,7 @@ def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Conte
     kept = study.without(bad)
     tell("Comparing")
     verdict = headline(
-        compare_all([{**facts(opened[run.name]), "scheduler": run.arm} for run in kept.runs])
+        compare_all([_facts(run, opened[run.name], bad) for run in study.runs], study.baseline)
     )
     tell("Drawing")
     return Content(
@@ -112,6 +113,11 @@ def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Conte
         omitted=list(omitted(kept)),
         provenance=_provenance(study),
     )
+
+
+def _facts(run: StudyRun, opened: Run, bad: Mapping[str, Sequence[str]]) -> Verdict:
+    """What is compared of a run, as an arm of this study."""
+    return {**facts(opened), "run": run.name, "scheduler": run.arm, "invalid": bad.get(run.name, ())}
 
 
 def _questions(kept: Study) -> list[Question]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reports.text import NOTHING, number
 from reports.verdict import Verdict
-from reports.wording import NOTHING, listed, number, seconds, share
+from reports.wording import listed
 
 
 class Row(NamedTuple):
-    """An arm under a load, every number as it is written. `leads` tags the arm in front, else is empty."""
+    """An arm under a load, every number as it is written. `tag`: wins, leads, INVALID or empty."""
 
     scheduler: str
-    leads: str
+    tag: str
     steps_per_min: str
     ratio: str
     interval: str
@@ -66,7 +67,9 @@ def headline(verdict: Verdict) -> Headline:
         verdict["simulated"],
         _paragraph(verdict, outcomes),
         [
-            LoadVerdict(load["label"], _tell(outcome), _rows(load, outcome, baseline), load["sentences"])
+            LoadVerdict(
+                load["label"], _tell(load, outcome), _rows(load, outcome, baseline), load["sentences"]
+            )
             for load, outcome in zip(loads, outcomes, strict=True)
         ],
     )
@@ -89,16 +92,17 @@ def _outcome(load: Mapping[str, Any], margin: float) -> _Outcome:
     return _Outcome(kind, best["scheduler"], best["baseline"], ratio, steps["interval"], margin)
 
 
-def _tell(outcome: _Outcome) -> str:
+def _tell(load: Mapping[str, Any], outcome: _Outcome) -> str:
     """An outcome in a few words."""
+    if outcome.kind in {"alone", "empty"}:
+        only: str = load["sentences"][0]
+        return f"{only[0].lower()}{only[1:].removesuffix('.')}"
     times = NOTHING if outcome.ratio is None else f"{outcome.ratio:.2f}x"
     return {
         "won": f"{outcome.winner} wins, {times} the steps/min of {outcome.rival}",
         "leads": f"{outcome.winner} leads, {times} the steps/min of {outcome.rival}; noise unknown",
         "equal": f"no winner, within {outcome.margin:.0%}",
         "noise": "no winner, the difference is noise",
-        "alone": f"only {outcome.winner} ran",
-        "empty": "nothing was measured",
     }[outcome.kind]
 
 
@@ -117,9 +121,8 @@ def _paragraph(verdict: Verdict, outcomes: Sequence[_Outcome]) -> list[str]:
         if at:
             reason = why.format(outcomes[at[0]].margin)
             found.append(f"No winner {_at(loads, at)}: {reason}.")
-    found += [f"Only {o.winner} ran: nothing to compare." for o in outcomes[:1] if o.kind == "alone"]
-    if not any(o.kind != "empty" for o in outcomes):
-        found.append("Nothing was measured.")
+    if loads and not found:
+        found.append(loads[0]["sentences"][0])
     found += _heaviest(loads, outcomes)
     found.append(_how_sure(loads))
     return ["In simulation:", *found] if verdict["simulated"] else found
@@ -152,13 +155,11 @@ def _heaviest(loads: Sequence[Mapping[str, Any]], outcomes: Sequence[_Outcome]) 
     rows = {row["scheduler"]: row for row in loads[last]["schedulers"]}
     ours, theirs = rows[outcomes[last].winner], rows[outcomes[last].rival]
     parts = [
-        f"{number(ours[name], 1)} against {number(theirs[name], 1)} {unit}"
+        f"{number(name, ours[name])} against {number(name, theirs[name])} {unit}"
         for name, unit in (("steps_per_min", "steps/min"), ("programs_per_h", "programs/h"))
     ]
-    wait = f"the longest wait of one call is {seconds(ours['worst_wait_s'])}"
-    return [
-        f"At {loads[last]['label']}: {', '.join(parts)}; {wait} against {seconds(theirs['worst_wait_s'])}."
-    ]
+    waits = " s against ".join(number("worst_wait_s", row["worst_wait_s"]) for row in (ours, theirs))
+    return [f"At {loads[last]['label']}: {', '.join(parts)}; the longest wait of one call is {waits} s."]
 
 
 def _how_sure(loads: Sequence[Mapping[str, Any]]) -> str:
@@ -176,29 +177,35 @@ def _how_sure(loads: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rows(load: Mapping[str, Any], outcome: _Outcome, baseline: str) -> list[Row]:
+    """The arms that count, the fastest first, then those that have nothing but INVALID runs."""
     against = {each["scheduler"]: each["metrics"]["steps_per_min"] for each in load["comparisons"]}
-    tags = {"won": "wins", "leads": "leads"}
+    front = {"won": "wins", "leads": "leads"}.get(outcome.kind, "")
     found = []
     for row in sorted(load["schedulers"], key=lambda row: -(row["steps_per_min"] or 0.0)):
         name = row["scheduler"]
-        steps = against.get(name)
-        has_ratio = steps is not None and steps["ratio"] is not None
-        interval = steps["interval"] if steps is not None else None
         found.append(
-            Row(
-                scheduler=name,
-                leads=tags.get(outcome.kind, "") if name == outcome.winner else "",
-                steps_per_min=number(row["steps_per_min"], 1),
-                ratio=f"{steps['ratio']:.2f}x" if steps is not None and has_ratio else _own(name, baseline),
-                interval="" if interval is None else "{:.2f} to {:.2f}x".format(*interval),
-                word=(steps["word"] or "") if steps is not None else "",
-                programs_per_h=number(row["programs_per_h"], 1),
-                worst_wait=seconds(row["worst_wait_s"]).removesuffix(" s"),
-                hit_rate=share(row["hit_rate_share"]),
+            _row(
+                row,
+                front if name == outcome.winner else "",
+                against.get(name),
+                is_baseline=name == baseline,
             )
         )
-    return found
+    return found + [_row(row, "INVALID", None, is_baseline=False) for row in load["invalid"]]
 
 
-def _own(name: str, baseline: str) -> str:
-    return "baseline" if name == baseline else NOTHING
+def _row(row: Mapping[str, Any], tag: str, steps: Mapping[str, Any] | None, *, is_baseline: bool) -> Row:
+    effect = steps or {}
+    ratio, interval, word = (effect.get(name) for name in ("ratio", "interval", "word"))
+    nothing = "baseline" if is_baseline else NOTHING
+    return Row(
+        scheduler=row["scheduler"],
+        tag=tag,
+        steps_per_min=number("steps_per_min", row["steps_per_min"]),
+        ratio=nothing if ratio is None else f"{ratio:.2f}x",
+        interval="" if interval is None else "{:.2f} to {:.2f}x".format(*interval),
+        word=word or "",
+        programs_per_h=number("programs_per_h", row["programs_per_h"]),
+        worst_wait=number("worst_wait_s", row["worst_wait_s"]),
+        hit_rate=number("hit_rate_share", row["hit_rate_share"]),
+    )

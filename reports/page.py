@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from harness.errors import SetupError
 from reports.content import Content
-from reports.wording import NOTHING
+from reports.text import NOTHING
 
 _HARMFUL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"

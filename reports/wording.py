@@ -1,27 +1,8 @@
-"""How numbers and names are written for people to read."""
+"""Words and names as the page writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-NOTHING = "\u2013"  # an en dash: nothing was measured
-
-
-def number(value: float | None, places: int) -> str:
-    """With thousands apart: `1,234.5`."""
-    return NOTHING if value is None else f"{value:,.{places}f}"
-
-
-def seconds(value: float | None) -> str:
-    """A duration in as many digits as it deserves: `0.7 s`, `3,900 s`."""
-    if value is None:
-        return NOTHING
-    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
-
-
-def share(value: float | None) -> str:
-    """`98.9%`."""
-    return NOTHING if value is None else f"{value:.1%}"
 
 
 def counted(count: int, noun: str) -> str:

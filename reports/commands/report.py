@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import click
 
 from harness.errors import SetupError
+from reports.text import shown
 
 if TYPE_CHECKING:
     from reports.content import Content
@@ -70,7 +71,7 @@ def report(
         click.echo(json.dumps(_facts(made, charts), indent=2))
         return
     for run, reasons in made.content.invalid.items():
-        _on_stderr(f"INVALID: {run}: {reasons}")
+        _on_stderr(f"INVALID: {shown(run)}: {shown(reasons, 400)}")
     if not quiet:
         click.echo(f"Report: {made.path} ({made.size / 1e6:.1f} MB)")
 

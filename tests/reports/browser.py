@@ -66,7 +66,16 @@ class Browser:
             "document.readyState == 'complete' && "
             "[...document.querySelectorAll('.chart')].every(c => /drawn|failed/.test(c.dataset.state))"
         )
-        WebDriverWait(self.driver, PATIENCE_S, poll_frequency=0.05).until(lambda _: self.ask(settled))
+        self.wait(settled)
+
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript condition holds."""
+        WebDriverWait(self.driver, PATIENCE_S, poll_frequency=0.05).until(lambda _: self.ask(condition))
+
+    def tab(self) -> None:
+        """Press the tab key."""
+        for kind in ("keyDown", "keyUp"):
+            self._do("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
 
     def ask(self, script: str, *arguments: Any) -> Any:
         """The value of a JavaScript expression."""

@@ -197,7 +197,9 @@ def test_an_invalid_run_is_shown_and_counts_nowhere(tmp_path: Path) -> None:
     found = content(load_study([tmp_path]))
     assert list(found.invalid) == ["b"]
     assert "too few steps: 7 " in found.invalid["b"]
-    assert [row.scheduler for load in found.verdict.loads for row in load.rows] == ["vllm"]
+    (load,) = found.verdict.loads
+    assert [(row.scheduler, row.tag) for row in load.rows] == [("vllm", ""), ("mine", "INVALID")]
+    assert load.outcome == "only vllm has a valid run: nothing to compare"
     assert "99" not in json.dumps([figure.spec["datasets"] for figure in found.figures])
     assert "b" in [cells for table in found.provenance for row in table.rows for cells in row]
 
@@ -217,7 +219,7 @@ def test_options_that_differ_between_arms_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "written"),
     [
-        (None, "\u2013"),
+        (None, "-"),
         (0, "0"),
         (1234567, "1,234,567"),
         (0.0, "0"),
