@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import SetupError
 from harness.records import find_runs, open_run
-from reports.measures import LOADS
+from reports.comparable import load_of
 from reports.validity import validity
 
 VERSION = 1
@@ -75,20 +75,26 @@ def runs_of(path: Path) -> list[RunSummary]:
 
 
 def _from_folders(path: Path) -> list[RunSummary]:
+    is_study = (path / "spec.toml").exists() and not (path / "provenance.json").exists()
+    if is_study and not (path / "summary.json").exists():  # which is written last
+        raise SetupError(
+            f"incomplete: {path} has no summary.json",
+            "a finished study",
+            f"Finish it with thunderbench run --resume {path}",
+        )
     found = []
     for folder in find_runs(path):
         run = open_run(folder)
-        load = next((name for name in LOADS if run.spec.get(name)), None)
         name = run.provenance.get("policy", {}).get("name")
-        if load is None or name is None or "seed" not in run.spec:
-            raise SetupError(f"{folder}: its spec or provenance lacks scheduler, load or seed", "a run")
-        given = run.spec[load]
+        if name is None or "seed" not in run.spec:
+            raise SetupError(f"{folder}: its spec or provenance lacks scheduler or seed", "a run")
+        load, value = load_of(run.spec)
         found.append(
             RunSummary(
                 folder.name,
                 name,
                 load,
-                float(len(given) if load == "arrival_times" else given[0]),
+                float(value),
                 run.spec["seed"],
                 str(run.provenance.get("plan_hash", "")),
                 validity(run).reasons,

@@ -108,9 +108,19 @@ def test_an_incomplete_run_is_refused(tmp_path):
         runs_of(tmp_path / "study")
 
 
+def test_a_study_that_was_broken_off_is_refused(tmp_path):
+    """Its runs are whole, but some are missing."""
+    study(tmp_path / "study")
+    (tmp_path / "study" / "spec.toml").write_text("")
+    with pytest.raises(SetupError, match=r"incomplete: .*study has no summary\.json.*--resume"):
+        runs_of(tmp_path / "study")
+    (tmp_path / "study" / "summary.json").write_text("{}")
+    assert len(runs_of(tmp_path / "study")) == 4
+
+
 def test_a_run_that_does_not_say_what_it_is_is_refused(tmp_path):
     write_run(tmp_path / "run", provenance={"simulated": True})
-    with pytest.raises(SetupError, match="lacks scheduler, load or seed"):
+    with pytest.raises(SetupError, match="lacks scheduler or seed"):
         runs_of(tmp_path / "run")
 
 
