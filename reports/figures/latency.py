@@ -145,7 +145,7 @@ def _spec(study: Study, rows: list[dict[str, Any]], time: Time) -> Spec:
         axis=alt.Axis(format=SECONDS, tickCount=6, grid=False),
     )
     scale = alt.Scale(domain=[0, 100])
-    return lines(study, rows, Axes(x, "at most, s", "% at most as long", scale, "monotone"))
+    return lines(study, rows, Axes(x, "at most, s", "% at most as long", scale))
 
 
 def _table(study: Study, time: Time) -> Table:

@@ -116,9 +116,14 @@ def brief_arms(study: Study) -> dict[str, str]:
 
 
 def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
-    """An axis from 0 to `longest` for times that differ by orders of magnitude: linear to 0.1, then log."""
+    """An axis from 0 to `longest` for times that differ by orders of magnitude: linear to 0.1, then log.
+
+    Below a second there are hardly any orders of magnitude, and the axis is an ordinary one.
+    """
+    if longest < 1:
+        return alt.Scale(zero=True), alt.Axis(format=SECONDS)
     ticks = [0.0, *(10.0**power for power in range(-1, 9) if 10.0**power <= longest)]
-    domain = [0, rounded(max(longest, 0.1) * 1.05)]
+    domain = [0, rounded(longest * 1.05)]
     scale = alt.Scale(type="symlog", constant=0.1, domain=domain, nice=False)
     return scale, alt.Axis(values=ticks, format=SECONDS)
 

@@ -73,11 +73,17 @@ def test_loads_of_one_kind_are_to_scale_and_others_side_by_side():
     assert looks.load_axis([*loads, Load("request_rate", 0.1)])["shorthand"] == "load:N"
 
 
-@pytest.mark.parametrize(("longest", "ticks"), [(0.0, [0]), (0.5, [0, 0.1]), (150.0, [0, 0.1, 1, 10, 100])])
+@pytest.mark.parametrize(("longest", "ticks"), [(1.0, [0, 0.1, 1]), (150.0, [0, 0.1, 1, 10, 100])])
 def test_ticks_of_seconds_lie_on_the_axis(longest, ticks):
     scale, axis = looks.seconds_scale(longest)
     assert axis["values"] == pytest.approx(ticks)
     assert max(axis["values"]) <= scale["domain"][1]
+
+
+@pytest.mark.parametrize("longest", [0.0, 0.05, 0.9])
+def test_parts_of_a_second_are_on_an_ordinary_axis(longest):
+    scale, axis = looks.seconds_scale(longest)
+    assert (scale.to_dict(), axis.to_dict()) == ({"zero": True}, {"format": looks.SECONDS})
 
 
 def test_short_names_of_arms_are_all_different():
