@@ -139,7 +139,7 @@ def _nearest(name: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only when something is wrong
 
     close = get_close_matches(name[:100].strip(), [*ALIASES, *MEASURES], n=1)
-    return f"Did you mean {close[0]}?" if close else ""
+    return f"Did you mean {close[0]}?" if close and close[0] != name.strip() else ""
 
 
 def _shown(text: str) -> str:
