@@ -121,7 +121,7 @@ def seconds_scale(longest: float) -> tuple[alt.Scale, alt.Axis]:
     Below a second there are hardly any orders of magnitude, and the axis is an ordinary one.
     """
     if longest < 1:
-        return alt.Scale(zero=True), alt.Axis(format=SECONDS)
+        return alt.Scale(zero=True), alt.Axis(format=SECONDS, tickCount=8)
     ticks = [0.0, *(10.0**power for power in range(-1, 9) if 10.0**power <= longest)]
     domain = [0, rounded(longest * 1.05)]
     scale = alt.Scale(type="symlog", constant=0.1, domain=domain, nice=False)

@@ -83,7 +83,7 @@ def test_ticks_of_seconds_lie_on_the_axis(longest, ticks):
 @pytest.mark.parametrize("longest", [0.0, 0.05, 0.9])
 def test_parts_of_a_second_are_on_an_ordinary_axis(longest):
     scale, axis = looks.seconds_scale(longest)
-    assert (scale.to_dict(), axis.to_dict()) == ({"zero": True}, {"format": looks.SECONDS})
+    assert (scale.to_dict(), axis.to_dict()) == ({"zero": True}, {"format": looks.SECONDS, "tickCount": 8})
 
 
 def test_short_names_of_arms_are_all_different():
