@@ -199,8 +199,8 @@ def test_ctrl_c_keeps_what_finished_and_resume_does_the_rest(tmp_path: Path) -> 
     (tmp_path / "hang").touch()
     schedulers = ("--scheduler", "vllm", "--scheduler", "my_module:Mine")
     process = start(tmp_path, *SMALL, *schedulers, "-o", "study", "--jobs", "1")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "hanging\n"
+    assert process.stderr is not None
+    assert "hanging\n" in iter(process.stderr.readline, "")  # what policies print goes there
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
@@ -220,8 +220,8 @@ def test_ctrl_c_keeps_what_finished_and_resume_does_the_rest(tmp_path: Path) -> 
 def test_ctrl_c_before_any_run_finished_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "hang").touch()
     process = start(tmp_path, *SMALL, "--scheduler", "my_module:Mine", "-o", "new/study")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "hanging\n"
+    assert process.stderr is not None
+    assert "hanging\n" in iter(process.stderr.readline, "")  # what policies print goes there
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 130
@@ -231,14 +231,19 @@ def test_ctrl_c_before_any_run_finished_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
-    [("die", "its process died without a word (exit code 9)"), ("break", "RuntimeError: broken")],
+    ("how", "words", "blame"),
+    [
+        ("die", "its process died without a word (exit code 9)", 4),
+        ("break", "scheduler 'mine' raised RuntimeError: broken (my_module.py, line 18)", 2),
+    ],
 )
-def test_a_run_that_dies_is_named_and_the_others_are_kept(tmp_path: Path, how: str, words: str) -> None:
+def test_a_run_that_dies_is_named_and_the_others_are_kept(
+    tmp_path: Path, how: str, words: str, blame: int
+) -> None:
     (tmp_path / how).touch()
     schedulers = ("--scheduler", "my_module:Mine", "--scheduler", "vllm")
     code, _, err = call(tmp_path, *SMALL, *schedulers, "-o", "study", "-q", "-v")
-    assert code == 4
+    assert code == blame
     assert f"run my_module:Mine-c2-s0 failed: {words}".replace(":Mine", "_Mine", 1) in err
     assert ("Traceback" in err) == (how == "break")
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["spec.toml", "vllm-c2-s0"]
