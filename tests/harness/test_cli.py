@@ -234,7 +234,7 @@ def test_ctrl_c_before_any_run_finished_leaves_nothing(tmp_path: Path) -> None:
     ("how", "words", "blame"),
     [
         ("die", "its process died without a word (exit code 9)", 4),
-        ("break", "scheduler 'mine' raised RuntimeError: broken (my_module.py, line 18)", 2),
+        ("break", "scheduler 'mine' raised RuntimeError: broken (my_module.py, line 17)", 2),
     ],
 )
 def test_a_run_that_dies_is_named_and_the_others_are_kept(
