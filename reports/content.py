@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.records import Run, open_run
-from reports.figures import Figure, figures, omitted
+from reports.figures import Figure, draw
 from reports.headline import Headline, headline
 from reports.study import Study, StudyRun
 from reports.text import NOTHING
@@ -93,24 +93,25 @@ class Content(NamedTuple):
 
 def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Content:
     """The page of a study. `tell` hears what is being done. Raises SetupError when results are damaged."""
-    tell("Checking validity")
+    tell("checking validity")
     opened = {run.name: open_run(run.folder) for run in study.runs}
     judged = {name: validity(run) for name, run in opened.items()}
     bad = {name: found.reasons for name, found in judged.items() if not found.valid}
     kept = study.without(bad)
-    tell("Comparing")
+    tell("comparing")
     verdict = headline(
         compare_all([_facts(run, opened[run.name], bad) for run in study.runs], study.baseline)
     )
-    tell("Drawing")
+    tell("drawing")
+    figures, omitted = draw(kept) if kept.runs else ([], [])
     return Content(
         title=_title(study),
         facts=_facts_of(study),
         simulated=study.simulated,
         verdict=verdict,
-        questions=_questions(kept),
+        questions=_questions(figures),
         invalid={name: "; ".join(reasons) for name, reasons in bad.items()},
-        omitted=list(omitted(kept)),
+        omitted=[(slug.replace("-", " ").capitalize(), reason) for slug, reason in omitted],
         provenance=_provenance(study),
     )
 
@@ -120,15 +121,12 @@ def _facts(run: StudyRun, opened: Run, bad: Mapping[str, Sequence[str]]) -> Verd
     return {**facts(opened), "run": run.name, "scheduler": run.arm, "invalid": bad.get(run.name, ())}
 
 
-def _questions(kept: Study) -> list[Question]:
+def _questions(figures: Iterable[Figure]) -> list[Question]:
     """The figures by question, in their order."""
     found: dict[str, list[Chart]] = {}
-    for figure in figures(kept) if kept.runs else ():
+    for figure in figures:
         found.setdefault(figure.question, []).append(_chart(figure))
-    return [
-        Question(f"question-{i}-{slug(text)}", text, charts)
-        for i, (text, charts) in enumerate(found.items(), 1)
-    ]
+    return [Question(f"question-{slug(text)}", text, charts) for text, charts in found.items()]
 
 
 def _chart(figure: Figure) -> Chart:

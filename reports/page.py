@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.errors import SetupError
-from reports.content import Content
+from reports.content import Content, Table
 from reports.text import NOTHING
 
 _HARMFUL = re.compile(
@@ -30,6 +30,7 @@ _HARMFUL = re.compile(
 )
 _CELL_LENGTH = 160
 _WORD_LENGTH = 30
+_PLACES = ((1000, 0), (100, 1), (1, 2))  # decimals by size: four digits or so
 
 
 def render(content: Content) -> str:
@@ -75,16 +76,40 @@ def cleaned(text: str) -> str:
     return _HARMFUL.sub("\ufffd", text)
 
 
-def cell(value: Any) -> str:
+def cells(table: Table) -> list[list[tuple[str, str]]]:
+    """Per row the class and the text of every cell; numbers of a column have one number of decimals."""
+    numeric = table.numeric
+    places = [
+        column_places([row[i] for row in table.rows]) if is_n else None for i, is_n in enumerate(numeric)
+    ]
+    return [
+        [
+            ("n" if is_n else "long" if has_long_word(value) else "", cell(value, digits))
+            for value, is_n, digits in zip(row, numeric, places, strict=True)
+        ]
+        for row in table.rows
+    ]
+
+
+def column_places(values: Sequence[Any]) -> int | None:
+    """Decimals that suit all numbers of a column; null when their sizes are too far apart."""
+    sizes = [abs(value) for value in values if value is not None]
+    if all(float(size).is_integer() for size in sizes):
+        return 0
+    places = next((places for least, places in _PLACES if max(sizes) >= least), None)
+    too_small = places is None or any(0 < size < 10.0**-places for size in sizes)
+    return None if too_small else places
+
+
+def cell(value: Any, places: int | None = None) -> str:
     """A value as it stands in a table: numbers in few digits, very long texts cut, nothing as a dash."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return _float(value)
+    if isinstance(value, (int, float)):
+        places = column_places([value]) if places is None else places
+        return f"{value:.3g}" if places is None else f"{value:,.{places}f}"
     text = str(value)
     if len(text) <= _CELL_LENGTH:
         return text
@@ -94,14 +119,6 @@ def cell(value: Any) -> str:
 def has_long_word(value: Any) -> bool:
     """Whether a text has a word that may have to be broken to fit a column."""
     return isinstance(value, str) and any(len(word) > _WORD_LENGTH for word in value.split())
-
-
-def _float(value: float) -> str:
-    if value.is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    size = abs(value)
-    places = next((places for least, places in ((1000, 0), (100, 1), (1, 2)) if size >= least), None)
-    return f"{value:.3g}" if places is None else f"{value:,.{places}f}"
 
 
 def for_data(value: Mapping[str, Any]) -> str:
@@ -165,5 +182,5 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "long": has_long_word}
+    environment.filters["cells"] = cells
     return environment

@@ -153,7 +153,7 @@ def _draw(content: Content, png: Path | None, svg: Path | None, tell: Callable[[
             folder.mkdir(parents=True, exist_ok=True)
             for figure in content.figures:
                 tell(f"drawing {figure.id}")
-                written.append(draw(figure, folder))
+                written.append(draw(figure, folder, "simulated" if content.simulated else ""))
         except OSError as error:
             raise SetupError(
                 f"cannot write into {folder}: {error.strerror}", "a folder that can be written"

@@ -63,32 +63,33 @@ def finish(chart: Any, data: Mapping[str, Sequence[Mapping[str, Any]]], **size: 
     }
 
 
-def render_svg(figure: Figure, folder: Path) -> Path:
-    """Write `<id>.svg` into `folder` and say where it is. No browser is needed."""
+def render_svg(figure: Figure, folder: Path, note: str = "") -> Path:
+    """Write `<id>.svg` into `folder` and say where it is; `note` stands below its title. No browser."""
     import vl_convert  # noqa: PLC0415 - a JavaScript engine, for files only
 
     path = folder / f"{figure.id}.svg"
-    path.write_text(vl_convert.vegalite_to_svg(for_file(figure)), encoding="utf-8")
+    path.write_text(vl_convert.vegalite_to_svg(for_file(figure, note)), encoding="utf-8")
     return path
 
 
-def render_png(figure: Figure, folder: Path) -> Path:
-    """Write `<id>.png` into `folder` and say where it is. No browser is needed."""
+def render_png(figure: Figure, folder: Path, note: str = "") -> Path:
+    """Write `<id>.png` into `folder` and say where it is; `note` stands below its title. No browser."""
     import vl_convert  # noqa: PLC0415 - a JavaScript engine, for files only
 
     path = folder / f"{figure.id}.png"
-    path.write_bytes(vl_convert.vegalite_to_png(for_file(figure), scale=FILE_SCALE))
+    path.write_bytes(vl_convert.vegalite_to_png(for_file(figure, note), scale=FILE_SCALE))
     return path
 
 
-def for_file(figure: Figure) -> Spec:
-    """The spec of a figure that stands alone: white, with its title, without controls."""
+def for_file(figure: Figure, note: str = "") -> Spec:
+    """The spec of a figure that stands alone: white, titled, a note below the title, no controls."""
+    title = {"text": figure.title, "anchor": "start", "fontSize": 15}
     return {
         **figure.spec,
         "width": FILE_WIDTH,
         "background": "white",
         "padding": 12,
-        "title": {"text": figure.title, "anchor": "start", "fontSize": 15},
+        "title": title | ({"subtitle": note} if note else {}),
     }
 
 

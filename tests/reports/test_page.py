@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
-from reports.content import content
-from reports.page import cell, cleaned, for_data, for_script, render, write
+from reports.content import Table, content
+from reports.page import cell, cells, cleaned, for_data, for_script, render, write
 from reports.study import load_study
 from tests.harness.results import PROVENANCE, call, program, sample, write_run
 from tests.reports.pages import HOSTILE, STEPS, Page, hostile_study, study, summary
@@ -226,7 +226,7 @@ def test_options_that_differ_between_arms_are_named(tmp_path: Path) -> None:
         (2.0, "2"),
         (1234.5, "1,234"),
         (123.45, "123.5"),
-        (1.005, "1.00"),
+        (1.006, "1.01"),
         (0.00012345, "0.000123"),
         (True, "yes"),
         ("text", "text"),
@@ -235,6 +235,21 @@ def test_options_that_differ_between_arms_are_named(tmp_path: Path) -> None:
 )
 def test_cells(value: object, written: str) -> None:
     assert cell(value) == written
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([272, 270.8, None], ["272.0", "270.8", "-"]),
+        ([0.417, 69.58, 0], ["0.42", "69.58", "0.00"]),
+        ([4711, 0.2], ["4,711", "0.2"]),
+        ([0.5, 0.25], ["0.5", "0.25"]),
+        ([3, 1200], ["3", "1,200"]),
+    ],
+)
+def test_numbers_of_a_column_are_written_alike(values: list[float | None], written: list[str]) -> None:
+    table = Table("id", "title", ("name", "number"), [("x", value) for value in values])
+    assert [row[1] for row in cells(table)] == [("n", text) for text in written]
 
 
 def test_data_cannot_leave_their_script() -> None:

@@ -65,14 +65,17 @@ def test_json_tells_what_was_written_and_found(results: Path, tmp_path: Path) ->
     assert found["verdict"][0] == "In simulation:"
     assert found["invalid"] == {}
     assert "steps-per-min" in found["figures"]
-    assert set(found["figures"]).isdisjoint(found["omitted"])
+    assert found["omitted"]["Imbalance over time"] == "one replica has nothing to be balanced with"
 
 
 def test_charts_are_written_as_pictures(results: Path, tmp_path: Path) -> None:
-    result = invoke("report", results, "-o", tmp_path / "x.html", "--png", tmp_path / "c", "--json")
-    found = json.loads(result.stdout)
-    assert found["charts"] == [str(tmp_path / "c" / f"{name}.png") for name in found["figures"]]
-    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in found["charts"])
+    folders = ("--png", tmp_path / "p", "--svg", tmp_path / "s")
+    found = json.loads(invoke("report", results, "-o", tmp_path / "x.html", *folders, "--json").stdout)
+    pngs = [tmp_path / "p" / f"{name}.png" for name in found["figures"]]
+    svgs = [tmp_path / "s" / f"{name}.svg" for name in found["figures"]]
+    assert found["charts"] == [str(path) for path in (*pngs, *svgs)]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pngs)
+    assert all(">simulated</text>" in path.read_text() for path in svgs)
 
 
 def test_the_baseline_is_who_it_is_asked_to_be(results: Path, tmp_path: Path) -> None:
