@@ -1,7 +1,7 @@
 """The command line. Only click is imported here, so that `thunderbench --help` answers at once.
 
 Exit codes: 0 fine, 1 our bug, 2 the user's set-up or usage, 4 a run failed, 5 finished but invalid,
-6 a replay differs, 130 interrupted.
+6 a replay differs or a gate fails, 7 a gate is inconclusive, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from harness.errors import ThunderbenchError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.commands.run:run", "Run a workload under one or more schedulers and say which wins."),
     "show": ("harness.commands.show:show", "Print the summary of a finished study again."),
+    "report": ("reports.commands.report:report", "Write one HTML file that says which scheduler to take."),
+    "compare": ("reports.commands.compare:compare", "Compare runs or studies in the terminal."),
+    "gate": ("reports.commands.gate:gate", "Fail when results are worse than a baseline."),
+    "baseline": ("reports.commands.baseline:baseline", "Save a baseline for `gate`, or look at one."),
     "replay": ("harness.commands.replay:replay", "Check that a run's decisions can be reproduced exactly."),
     "workloads": ("harness.commands.workloads:workloads", "List the workloads, or look at one."),
     "schedulers": ("harness.commands.schedulers:schedulers", "List the schedulers, or look at one."),
@@ -92,7 +96,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a bug of ours, 2 set-up or usage, 4 a run failed, 5 finished but "
-    "invalid, 6 a replay differs, 130 interrupted.",
+    "invalid, 6 a replay differs or a gate fails, 7 a gate is inconclusive, 130 interrupted.",
 )
 @click.option(
     "--version",
