@@ -1,7 +1,7 @@
 """The numbers of a run that reports speak of: where each stands in its `summary`, and which way is better.
 
 What the numbers mean is said once, in `harness.metrics`; units stand in the names. Positive quantities are
-compared as ratios. Shares, which lie between 0 and 1 and may well be 0, are compared as differences.
+compared as ratios. Shares, and what may well be 0, are compared as differences.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Measure(NamedTuple):
 _ALL = (
     Measure("steps_per_min", ("throughput", "steps_per_min"), "more", "steps/min"),
     Measure("programs_per_h", ("throughput", "programs_per_h"), "more", "programs/h"),
-    Measure("output_tokens_per_s", ("throughput", "output_tokens_per_s"), "more", "output tokens/s"),
+    Measure("output_tokens_per_s", ("throughput", "output_tokens_per_s"), "more", "output tok/s"),
     Measure("hit_rate_share", ("kv", "hit_rate_share"), "more", "KV hit rate", "difference"),
     Measure("recomputed_share", ("kv", "recomputed_share"), "less", "computed again", "difference"),
-    Measure("preemptions", ("kv", "preemptions"), "less", "preemptions"),
-    Measure("step_mean_s", ("latency", "step_s", "mean"), "less", "step, mean s"),
-    Measure("step_p95_s", ("latency", "step_s", "p95"), "less", "step, p95 s"),
-    Measure("ttft_p50_s", ("latency", "ttft_s", "p50"), "less", "TTFT, p50 s"),
-    Measure("ttft_p95_s", ("latency", "ttft_s", "p95"), "less", "TTFT, p95 s"),
-    Measure("ttft_p99_s", ("latency", "ttft_s", "p99"), "less", "TTFT, p99 s"),
-    Measure("program_mean_s", ("latency", "program_s", "mean"), "less", "program, mean s"),
+    Measure("preemptions", ("kv", "preemptions"), "less", "preemptions", "difference"),
+    Measure("step_mean_s", ("latency", "step_s", "mean"), "less", "step mean s"),
+    Measure("step_p95_s", ("latency", "step_s", "p95"), "less", "step p95 s"),
+    Measure("ttft_p50_s", ("latency", "ttft_s", "p50"), "less", "TTFT p50 s"),
+    Measure("ttft_p95_s", ("latency", "ttft_s", "p95"), "less", "TTFT p95 s"),
+    Measure("ttft_p99_s", ("latency", "ttft_s", "p99"), "less", "TTFT p99 s"),
+    Measure("program_mean_s", ("latency", "program_s", "mean"), "less", "program mean s"),
     Measure("worst_wait_s", ("fairness", "worst_wait_s"), "less", "worst wait s"),
     Measure("wait_gini_share", ("fairness", "wait_gini_share"), "less", "Gini of waits", "difference"),
-    Measure("hold_s", ("latency", "split_s", "hold"), "less", "held, mean s"),
-    Measure("queue_s", ("latency", "split_s", "queue"), "less", "queued, mean s"),
-    Measure("disk_peak_bytes", ("disk", "peak_bytes"), "less", "disk, peak"),
-    Measure("leaked", ("sandboxes", "leaked"), "less", "leaked sandboxes"),
-    Measure("exposed_s", ("sandboxes", "exposed_s"), "less", "preparation waited for, s"),
+    Measure("hold_s", ("latency", "split_s", "hold"), "less", "held mean s", "difference"),
+    Measure("queue_s", ("latency", "split_s", "queue"), "less", "queued mean s", "difference"),
+    Measure("disk_peak_bytes", ("disk", "peak_bytes"), "less", "disk peak"),
+    Measure("leaked", ("sandboxes", "leaked"), "less", "leaked", "difference"),
+    Measure("exposed_s", ("sandboxes", "exposed_s"), "less", "sandbox wait s"),
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 

@@ -43,7 +43,8 @@ def number(name: str, value: float | None) -> str:
         return _scaled(value, ("", "k", "M", "G"), ".0f")
     if name in COUNTS:
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) < (10_000 if "_per_" in name else 100) else f"{value:,.0f}"
+    places = 2 if 0 < abs(value) < 1 else 1 if abs(value) < (10_000 if "_per_" in name else 100) else 0
+    return f"{value:,.{places}f}"
 
 
 def _scaled(value: float, units: Sequence[str], form: str) -> str:

@@ -117,8 +117,8 @@ def test_of_steady_runs_few_are_turned_down(minutes):
 # ---------------------------------------------------------------- from a folder
 
 
-def run_of(folder, minutes, per_minute, hits=()):
-    """Steps spread evenly over minutes; samples on two replicas at the whole minutes."""
+def rows_of(minutes, per_minute, hits=()):
+    """Steps spread evenly over minutes; samples on two replicas at the whole minutes; the window."""
     ends = [
         60.0 * minute + 60.0 * (i + 0.5) / count
         for minute, count in enumerate(per_minute)
@@ -130,11 +130,12 @@ def run_of(folder, minutes, per_minute, hits=()):
         for minute, total in enumerate(hits)
         for replica in ("r0", "r1")
     ]
-    summary = {
-        "window": {"start_s": 600.0, "end_s": 60.0 * minutes},
-        "throughput": {"steps_per_min": 5.0},
-        "kv": {"hit_rate_share": 0.4},
-    }
+    return calls, samples, {"start_s": 600.0, "end_s": 60.0 * minutes}
+
+
+def run_of(folder, minutes, per_minute, hits=()):
+    calls, samples, window = rows_of(minutes, per_minute, hits)
+    summary = {"window": window, "throughput": {"steps_per_min": 5.0}, "kv": {"hit_rate_share": 0.4}}
     return open_run(write_run(folder, calls=calls, samples=samples, summary=summary))
 
 
