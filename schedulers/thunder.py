@@ -83,7 +83,8 @@ class ThunderConfig:
     """x in f(t) = x^-t, the weight of an acting program's context (figure 6b: 2 to 8; 1: no decay)."""
     decay_unit_s: float = 5.0
     """Seconds that t counts in. Appendix E.1 allows ticks (5) or seconds (1). Ticks, because figure 6b
-    finds little effect of x, and x acts in full on the half second of a typical tool if t is in seconds."""
+    finds little effect of x, and x acts in full on the half second of a typical tool if t is in seconds.
+    It does not follow `delta_t_s`, so that one of the two can be varied alone."""
     lambda_max: float = 1.0
     """Share of the capacity to which pausing brings demand down and restoring may bring it up."""
     lambda_min: float = 1.0

@@ -19,10 +19,8 @@ What it owes vLLM (0.32, `v1/core/sched/scheduler.py`), and where it stands here
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-
 from harness.errors import SetupError
+from harness.virtual.accounts import Accounts
 from harness.virtual.batch import Batch, Live
 from harness.virtual.blocks import BlockPool, Hit, path_of
 from harness.virtual.content import Branch, ContentTree
@@ -38,44 +36,7 @@ from harness.virtual.growth import Growth
 from harness.virtual.plan import Plan
 from harness.virtual.preempt import run_with_preemption
 from harness.virtual.steptime import StepTime
-
-
-class WaitingQueue:
-    """vLLM's waiting queue: first come first served, or by (priority, arrival, id)."""
-
-    def __init__(self, *, by_priority: bool) -> None:
-        self.by_priority = by_priority
-        self._line: deque[Live] = deque()
-        self._heap: list[tuple[int, float, str, Live]] = []
-
-    def __len__(self) -> int:
-        return len(self._line) + len(self._heap)
-
-    def add(self, live: Live) -> None:
-        """Queue up."""
-        if self.by_priority:
-            request = live.request
-            heapq.heappush(self._heap, (request.priority, request.arrived_s, request.call_id, live))
-        else:
-            self._line.append(live)
-
-    def add_first(self, live: Live) -> None:
-        """Stand before all others, or where the priority says."""
-        if self.by_priority:
-            self.add(live)
-        else:
-            self._line.appendleft(live)
-
-    def head(self) -> Live:
-        """Who is next."""
-        return self._heap[0][3] if self.by_priority else self._line[0]
-
-    def pop(self) -> None:
-        """Remove the head."""
-        if self.by_priority:
-            heapq.heappop(self._heap)
-        else:
-            self._line.popleft()
+from harness.virtual.waiting import WaitingQueue
 
 
 class FastEngine:
@@ -102,9 +63,7 @@ class FastEngine:
         self._orders = 0
         self._open = True  # whether a call that joins the end of the queue could change the plan
         self._prefilled: list[Live] = []  # those whose prefill the present step completes
-        self._accounted_s = 0.0
-        self._prefill_blocks = 0  # held by prefills of the present step
-        self._again_blocks = 0.0  # the share of them that repeats earlier work
+        self._accounts = Accounts(self.counters, self.pool.blocks, options.block_size)
 
     # ---------------------------------------------------------------- the contract
 
@@ -170,7 +129,7 @@ class FastEngine:
 
     def begin(self, now: float) -> None:
         """Schedule the next step, or the next stretch of equal steps, at `now`."""
-        self._prefill_blocks, self._again_blocks = 0, 0.0
+        self._accounts.new_step()
         if not self.running and not self.waiting:
             return
         if not self._run_running():
@@ -257,8 +216,7 @@ class FastEngine:
             self.pool.allocate(blocks - live.blocks)
             live.blocks = blocks
         self.growth.enter(live, live.computed)
-        self._prefill_blocks += blocks
-        self._again_blocks += blocks * live.again
+        self._accounts.prefill(blocks, live.again)
         if live.computed == live.length:
             self._prefilled.append(live)
             self.partial = None
@@ -315,23 +273,6 @@ class FastEngine:
                 return hits, found, stretch.branch if found < limit else None
         return hits, found, None
 
-    def preempt(self, live: Live) -> None:
-        """Put a running request, which no longer counts as decoding, back into the queue.
-
-        Its blocks are freed, and stay cached until they are overwritten.
-        """
-        del self.running[live.order]
-        self.growth.leave(live)
-        self.pool.release(live.held, live.blocks - live.entered)
-        if self.partial is live:
-            self.partial = None
-        live.known, live.computed = live.computed, 0
-        live.entered = live.stretch = live.blocks = 0
-        live.held = []
-        live.request.preemptions += 1
-        self.counters.preemptions += 1
-        self.waiting.add_first(live)
-
     # ---------------------------------------------------------------- time
 
     def _sync(self, now: float) -> None:
@@ -345,18 +286,4 @@ class FastEngine:
             if need:
                 pool.allocate(need)
             self.batch.advance(more)
-        if now > self._accounted_s:
-            self._account(now, (held + pool.blocks - pool.free) / 2, (blank + pool.blank) / 2)
-
-    def _account(self, now: float, held: float, blank: float) -> None:
-        """Add the token-seconds since the last account, with mean blocks held and blank meanwhile."""
-        area = (now - self._accounted_s) * self.options.block_size
-        self._accounted_s = now
-        prefill = min(float(self._prefill_blocks), held)
-        again = self._again_blocks * (prefill / self._prefill_blocks) if prefill else 0.0
-        c = self.counters
-        c.stp_decode += (held - prefill) * area
-        c.stp_prefill += (prefill - again) * area
-        c.stp_recompute += again * area
-        c.stp_unused += blank * area
-        c.stp_caching += (self.pool.blocks - held - blank) * area
+        self._accounts.close(now, (held + pool.blocks - pool.free) / 2, (blank + pool.blank) / 2)

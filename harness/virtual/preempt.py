@@ -57,7 +57,7 @@ def _schedule(engine: FastEngine) -> dict[Live, tuple[int, int]]:
             del running[at]
             i -= at < i
             budget += scheduled.pop(victim, (0, 0))[0]
-            engine.preempt(victim)
+            _preempt(engine, victim)
             if victim is live:
                 return scheduled
         scheduled[live] = (n, live.computed)
@@ -70,3 +70,21 @@ def _schedule(engine: FastEngine) -> dict[Live, tuple[int, int]]:
         budget -= n
         i += 1
     return scheduled
+
+
+def _preempt(engine: FastEngine, live: Live) -> None:
+    """Put a running request, which no longer counts as decoding, back into the queue.
+
+    Its blocks are freed, and stay cached until they are overwritten.
+    """
+    del engine.running[live.order]
+    engine.growth.leave(live)
+    engine.pool.release(live.held, live.blocks - live.entered)
+    if engine.partial is live:
+        engine.partial = None
+    live.known, live.computed = live.computed, 0
+    live.entered = live.stretch = live.blocks = 0
+    live.held = []
+    live.request.preemptions += 1
+    engine.counters.preemptions += 1
+    engine.waiting.add_first(live)

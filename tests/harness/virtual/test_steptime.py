@@ -1,0 +1,27 @@
+"""The roofline of a step against its formula."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.virtual.steptime import StepTime
+
+MOE = StepTime(1e-5, 2e-3, 1e-2, 16, 2, 1e-10, 1e-8, 4e-3)
+DENSE = StepTime(1e-5, 2e-3, 0.0, 0, 0, 1e-10, 1e-8, 4e-3)
+
+
+def test_a_few_tokens_cost_the_weights_they_touch():
+    touched = 1 - (1 - 2 / 16) ** 3
+    assert MOE.base(3) == pytest.approx(2e-3 + touched * 1e-2 + 4e-3)
+    assert DENSE.base(3) == pytest.approx(2e-3 + 4e-3)
+
+
+def test_many_tokens_cost_compute():
+    assert MOE.base(8192) == pytest.approx(0.08192 + 4e-3)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10**9), st.integers(0, 10**7))
+def test_a_step_is_its_base_and_its_contexts(new, pairs, read):
+    assert MOE.step(new, pairs, read) == pytest.approx(MOE.base(new) + pairs * 1e-10 + read * 1e-8)
+    assert MOE.slope == pytest.approx(1.01e-8)
+    assert MOE.base(new) <= MOE.base(new + 1)
