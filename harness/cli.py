@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import click
 
 from harness.errors import ThunderbenchError
+from harness.lazy import named
 
 # name -> where it is, and its line in --help
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,8 +41,7 @@ class LazyGroup(click.Group):
         """The command of this name; null when there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), attribute)
+        command = named(COMMANDS[cmd_name][0])
         assert isinstance(command, click.Command)
         return command
 

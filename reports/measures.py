@@ -48,7 +48,7 @@ _ALL = (
     Measure("hold_s", ("latency", "split_s", "hold"), "less", "held mean s", "difference"),
     Measure("queue_s", ("latency", "split_s", "queue"), "less", "queued mean s", "difference"),
     Measure("disk_peak_bytes", ("disk", "peak_bytes"), "less", "disk peak"),
-    Measure("leaked", ("sandboxes", "leaked"), "less", "leaked", "difference"),
+    Measure("leaked", ("sandboxes", "leaked"), "less", "leaked sandboxes", "difference"),
     Measure("exposed_s", ("sandboxes", "exposed_s"), "less", "sandbox wait s"),
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
