@@ -20,6 +20,7 @@ from reports.wording import clipped, counted, listed, slug
 
 # What varies by plan, or names one run only: none of it is a difference between arms.
 _OF_ONE_RUN = frozenset({"run", "started_utc", "policy", "plan_hash", "schema_version"})
+_OF_ONE_STUDY = frozenset({"command", "study_started_utc"})
 _BY_PLAN = frozenset({"schedulers", "seed", "repeats", "concurrency", "request_rate", "arrival_times"})
 
 
@@ -177,7 +178,7 @@ def _facts_of(study: Study) -> list[str]:
 
 
 def _provenance(study: Study) -> list[Table]:
-    """What all runs share, what differs between the arms, what each scheduler was set to, and every run."""
+    """What differs between the arms, each scheduler's parameters, what all share, every study and run."""
     settings = {run.name: _settings(run) for run in study.runs}
     keys = sorted({key for each in settings.values() for key in each})
     per_arm = {
@@ -206,6 +207,7 @@ def _provenance(study: Study) -> list[Table]:
             "provenance-schedulers", "Parameters of the schedulers", ("scheduler", "parameters"), schedulers
         ),
         Table("provenance-shared", "What all arms share", ("option", "value"), shared),
+        Table("provenance-studies", "Studies", ("started (UTC)", "command"), _studies(study)),
         Table(
             "provenance-runs",
             "Runs",
@@ -215,15 +217,26 @@ def _provenance(study: Study) -> list[Table]:
     ]
 
 
+def _studies(study: Study) -> list[tuple[str, str]]:
+    """When each study began, and with which command."""
+    made = [run.provenance for run in study.runs]
+    rows = {(_moment(each.get("study_started_utc")), str(each.get("command") or NOTHING)) for each in made}
+    return sorted(rows)
+
+
+def _moment(text: Any) -> str:
+    return NOTHING if text is None else str(text)[:19].replace("T", " ")
+
+
 def _run_row(run: StudyRun) -> tuple[Any, ...]:
-    plan, started = run.provenance.get("plan_hash"), run.provenance.get("started_utc")
+    plan = run.provenance.get("plan_hash")
     return (
         run.name,
         run.arm,
         str(run.load),
         str(run.seed),
         None if plan is None else str(plan)[:12],
-        None if started is None else str(started)[:19].replace("T", " "),
+        _moment(run.provenance.get("started_utc")),
     )
 
 
@@ -232,7 +245,7 @@ def _settings(run: StudyRun) -> dict[str, str]:
     spec = {key: value for key, value in run.spec.items() if key not in _BY_PLAN}
     overrides = dict(spec.pop("overrides", {}))
     overrides.pop("scheduler", None)
-    made = {key: value for key, value in run.provenance.items() if key not in _OF_ONE_RUN}
+    made = {key: value for key, value in run.provenance.items() if key not in _OF_ONE_RUN | _OF_ONE_STUDY}
     return dict(_flat({**made, **spec, **overrides}))
 
 
