@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import SetupError
+from harness.records import open_run
 from reports.baseline import RunSummary, save
 from reports.compare import Incomparable, compare_paths
+from reports.measures import HEADLINES
+from reports.verdict import compare_all, facts
 from tests.harness.results import write_run
 from tests.reports.test_steady import rows_of
 from tests.reports.test_verdict import metrics
@@ -129,6 +132,16 @@ def test_studies_of_one_name_are_told_apart(tmp_path):
         (tmp_path / name).mkdir()
         saved(tmp_path, f"{name}/s", *repeats("vllm", *BEFORE))
     assert compare_paths([tmp_path / "a/s", tmp_path / "b/s"])["arms"] == ["a/s", "b/s"]
+
+
+def test_compare_and_the_verdict_after_a_run_never_disagree(study):
+    runs = [open_run(folder) for folder in sorted(study.iterdir())]
+    (judged,) = compare_all([facts(run) for run in runs])["loads"]
+    (compared,) = compare_paths([study])["loads"]
+    for name, found in judged["comparisons"][0]["metrics"].items():
+        assert found == compared["comparisons"][0]["effects"][name]
+    for row, arm in zip(judged["schedulers"], compared["arms"], strict=True):
+        assert {name: row[name] for name in HEADLINES} == {name: arm["values"][name] for name in HEADLINES}
 
 
 # ---------------------------------------------------------------- what is refused, and what is left out
