@@ -25,6 +25,7 @@ Verdict: TypeAlias = dict[str, Any]
 WAIT_NOTICED_S = (
     10.0  # two of the paper's ticks: below that a longer worst wait is no reason to think twice
 )
+HELD_NOTICED = 1.0  # calls waiting at the gateway on average: fewer make no mean look better than it is
 BASELINE = "vllm"
 
 # What is shown of a scheduler: path in a run's metrics.
@@ -33,6 +34,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     **{name: MEASURES[name].path for name in ("recomputed_share", "preemptions", "ttft_p50_s")},
     **{name: MEASURES[name].path for name in ("disk_peak_bytes", "leaked")},
     "recomputed_tokens": ("kv", "recomputed_tokens"),
+    "held_mean": ("kv", "held_mean"),
     **{f"{part}_s": ("latency", "split_s", part) for part in PARTS},
 }
 
@@ -204,7 +206,8 @@ def _headline(comparison: Verdict, best: Verdict, rival: Verdict) -> str:
     if steps["word"] == "inconclusive":
         reach = f"the smallest change that {steps['pairs']} repeats would show is {steps['mde']:.0%}"
         return f"No winner in steps/min: {names} may differ by noise alone ({ratio}; {numbers}); {reach}."
-    return f"{_name(best)} wins over {_name(rival)} by {ratio}: {numbers}."
+    verb = "leads" if steps["word"] is None else "wins over"  # without a known noise a lead is no proof
+    return f"{_name(best)} {verb} {_name(rival)} by {ratio}: {numbers}."
 
 
 def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
@@ -240,6 +243,11 @@ def _against(best: Verdict, rows: Sequence[Verdict]) -> list[str]:
             found.append(
                 f"But {_name(best)} lets a program wait longer than {name}: "
                 f"{best['worst_wait_s']:.0f} s against {other['worst_wait_s']:.0f} s at worst."
+            )
+        if _more(best["held_mean"], other["held_mean"]) and best["held_mean"] >= HELD_NOTICED:
+            found.append(
+                f"But {_name(best)} holds {best['held_mean']:.0f} calls at any time ({name}: "
+                f"{other['held_mean']:.0f}); those that never ran are in no mean of steps."
             )
     return found
 

@@ -132,7 +132,7 @@ def _explain(study: Study, total: int, *, verbose: bool) -> int:
     """Say why a study is not complete and how to go on; the exit code."""
     for name, failed in study.failed.items():
         _say(f"run {name} failed: {failed.reason}")
-        if failed.trace and verbose:
+        if failed.trace and (verbose or failed.exit_code == 1):
             click.echo(failed.trace, err=True)
     kept = sum(1 for _ in study.folder.glob("*/DONE"))
     if kept:
@@ -144,8 +144,10 @@ def _explain(study: Study, total: int, *, verbose: bool) -> int:
 
 
 def _exit_code(failed: dict[str, Failed]) -> int:
-    """The set-up is to blame only if it is to blame for every failure."""
+    """A bug of ours is never hidden; the set-up is to blame only if it is to blame for every failure."""
     codes = {outcome.exit_code for outcome in failed.values()}
+    if 1 in codes:
+        return 1
     return codes.pop() if len(codes) == 1 else 4
 
 

@@ -126,7 +126,7 @@ def test_a_winner_is_named_with_its_reasons():
         ]
     )
     assert load["sentences"] == [
-        "thunder wins over vllm by 2.60x: 377.0 against 145.0 steps/min.",
+        "thunder leads vllm by 2.60x: 377.0 against 145.0 steps/min.",
         (
             "thunder against vllm: KV hit rate 97.0% against 31.0%; "
             "recomputed 1.0% against 60.0% of prompt tokens; "
@@ -163,6 +163,17 @@ def test_two_percent_is_no_win():
     )
 
 
+def test_a_leader_that_holds_calls_back_is_shown_to_do_so():
+    holding, through = run("thunder", steps=200.0), run("vllm")
+    holding["metrics"]["kv"]["held_mean"], through["metrics"]["kv"]["held_mean"] = 50.9, 0.0
+    assert (
+        "But thunder holds 51 calls at any time (vllm: 0); those that never ran are in no mean of steps."
+        in only_load([holding, through])["sentences"]
+    )
+    holding["metrics"]["kv"]["held_mean"] = 0.4
+    assert not any("holds" in text for text in only_load([holding, through])["sentences"])
+
+
 def test_noise_is_no_win_but_an_interval_on_one_side_is():
     noisy = [run("thunder", seed, steps=steps) for seed, steps in enumerate((90.0, 130.0, 95.0, 125.0))]
     clear = [run("thunder", seed, steps=steps) for seed, steps in enumerate((120.0, 121.0, 119.0, 122.0))]
@@ -182,7 +193,7 @@ def test_when_the_baseline_wins_it_is_measured_against_the_next():
     load = only_load([run("a", steps=50.0), run("b", steps=80.0), run("vllm")])
     assert load["best"]["scheduler"] == "vllm"
     assert load["best"]["baseline"] == "b"
-    assert load["sentences"][0].startswith("vllm wins over b by 1.25x")
+    assert load["sentences"][0].startswith("vllm leads b by 1.25x")
 
 
 def test_one_scheduler_has_nobody_to_beat():

@@ -27,7 +27,7 @@ def test_a_load_is_a_table_a_split_and_sentences():
         ["vllm", "10.0", "0.0", "0.0", "2.0", "8.0", "0.0", "0.0"],
     ]
     assert "96 programs at a time, simulated" in text
-    assert "thunder wins over vllm by 2.66x" in text
+    assert "thunder leads vllm by 2.66x" in text
 
 
 def test_a_measured_run_is_not_called_simulated():

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.run import _explain
+from harness.runner import Study
 from harness.settings import validated
+from harness.worker import Failed
 from tests.harness.commands.conftest import Invoke
 
 SMALL = ("run", "--duration", "5m", "--warmup", "1m", "--concurrency", "2")
@@ -96,3 +99,21 @@ def test_open_loop_and_given_times(invoke: Invoke, tmp_path: Path) -> None:
     assert (tmp_path / "rate" / "vllm-r0.05-s0" / "DONE").exists()
     assert invoke(*flags, "--arrival-times", "0,1.5", "-o", tmp_path / "times").exit_code == 0
     assert (tmp_path / "times" / "vllm-a2-s0" / "DONE").exists()
+
+
+def test_a_bug_of_ours_hides_behind_no_other_failure_and_shows_its_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = {
+        "a": Failed("the set-up", 2),
+        "b": Failed("KeyError: 'x'", 1, "Traceback: b"),
+        "c": Failed("engine gone", 4, "Traceback: c"),
+    }
+    study = Study(tmp_path, None, failed, None)
+    assert _explain(study, 3, verbose=False) == 1
+    said = capsys.readouterr().err
+    assert "Traceback: b" in said
+    assert "Traceback: c" not in said
+    for codes, code in (({2}, 2), ({2, 4}, 4), ({4}, 4)):
+        some = {str(each): Failed("why", each) for each in codes}
+        assert _explain(Study(tmp_path, None, some, None), 3, verbose=True) == code
