@@ -71,9 +71,15 @@ def differences(runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]
 def _settings(
     runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]],
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Every setting that has to agree, with its value in each run."""
+    """Every setting that has to agree, with its value in each run.
+
+    Parameters of different workloads have nothing to do with each other and are left out.
+    """
     flat = [(name, dict(_flat(_agreed(spec, provenance)))) for name, spec, provenance in runs]
+    several = len({settings.get("workload") for _, settings in flat}) > 1
     for key in dict.fromkeys(key for _, settings in flat for key in settings):
+        if several and key.startswith("overrides.workload."):
+            continue
         yield key, [(name, settings.get(key, NONE)) for name, settings in flat]
 
 

@@ -68,6 +68,11 @@ def test_another_plan_is_told_with_its_load_and_seed():
     assert found == ["plan_hash at 96 programs at a time, seed 0: aaaaaaaaaaaa in a; bbbbbbbbbbbb in b"]
 
 
+def test_parameters_of_another_workload_say_nothing_more():
+    other = run("b", workload="trace:x", overrides={"workload": {"shuffle": True}, "scheduler": {}})
+    assert differences([run(), other]) == ["workload: swe-lite in a; trace:x in b"]
+
+
 def test_many_runs_are_counted():
     runs = [run(f"r{i}") for i in range(5)] + [run("other", model="Qwen3-8B")]
     assert differences(runs) == ["model: GLM-4.6-FP8 in r0, r1, r2 and 2 more; Qwen3-8B in other"]
