@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 from harness.errors import SetupError
 from harness.records import find_runs, open_run
 from reports.comparable import load_of
+from reports.measures import STEPS, pick
+from reports.text import shown
 from reports.validity import validity
 
 VERSION = 1
@@ -64,6 +66,23 @@ class RunSummary:
     spec: dict[str, Any]
     provenance: dict[str, Any]
     summary: dict[str, Any]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was measured: no step ended in the window."""
+        return pick(self.summary, STEPS) == 0
+
+
+def refuse_empty(runs: Sequence[RunSummary]) -> None:
+    """Raise SetupError when one of the runs measured nothing."""
+    empty = [shown(run.name) for run in runs if run.empty]
+    if empty:
+        others = f" and {len(empty) - 1} more" if empty[1:] else ""
+        raise SetupError(
+            f"no step ended in the measured window of {empty[0]}{others}",
+            "runs that measured something",
+            "Run longer.",
+        )
 
 
 def runs_of(path: Path) -> list[RunSummary]:

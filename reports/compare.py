@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from harness.errors import SetupError
 from harness.records import find_runs, open_run
-from reports.baseline import RunSummary, runs_of
+from reports.baseline import RunSummary, refuse_empty, runs_of
 from reports.comparable import differences
 from reports.effects import averages, effects
 from reports.measures import MEASURES, label
@@ -63,10 +63,12 @@ def compare_paths(paths: Sequence[Path], *, baseline: str | None = None, force: 
     """Compare what lies at `paths`; the result is JSON-able.
 
     `baseline` names an arm: a scheduler (vllm where it ran, else the first), or an argument (the first).
-    Raises SetupError when something cannot be read, when there are not two arms, and, unless `force`, when
-    runs differ in more than their schedulers.
+    Raises SetupError when something cannot be read, when no run measured anything, when there are not
+    two arms, and, unless `force`, when runs differ in more than their schedulers.
     """
     entries = _entries(paths)
+    if all(entry.run.empty for entry in entries):
+        refuse_empty([entry.run for entry in entries])
     by = _question(entries)
     valid = [entry for entry in entries if not entry.run.invalid]
     arms = list(dict.fromkeys(_arm(entry, by) for entry in entries))

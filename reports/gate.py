@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from harness.errors import SetupError, ThunderbenchError
-from reports.baseline import RunSummary
+from reports.baseline import RunSummary, refuse_empty
 from reports.comparable import differences
 from reports.measures import label, pick
 from reports.statistics import Effect, corrected, effect
@@ -63,7 +63,8 @@ class InvalidRuns(ThunderbenchError):
 
 
 def refuse_invalid(runs: Sequence[RunSummary]) -> None:
-    """Raise InvalidRuns when one of the runs does not count."""
+    """Raise SetupError when one of the runs measured nothing, InvalidRuns when one does not count."""
+    refuse_empty(runs)
     invalid = [run for run in runs if run.invalid]
     if invalid:
         told = [f"{shown(run.name)}: {shown(', '.join(run.invalid), 300)}" for run in invalid[:MOST_TOLD]]
@@ -146,8 +147,9 @@ def gate(
 ) -> GateVerdict:
     """Check `candidate` against `baseline`, of one scheduler only when its name is given.
 
-    Raises InvalidRuns when a run is invalid, and SetupError when the two have no scheduler, load and seed
-    in common or, unless `force`, differ in more than the scheduler's doing (`reports.comparable`).
+    Raises InvalidRuns when a run is invalid, and SetupError when one measured nothing, when the two have
+    no scheduler, load and seed in common or, unless `force`, differ in more than the scheduler's doing
+    (`reports.comparable`).
     """
     candidate, baseline = _of(scheduler, candidate, "results"), _of(scheduler, baseline, "baseline")
     ours, theirs = _arms(candidate), _arms(baseline)

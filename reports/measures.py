@@ -53,6 +53,8 @@ _ALL = (
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 
+STEPS = ("throughput", "steps")  # how many ended in the window; 0 of a run that measured nothing
+
 # What a comparison is decided by. These, and only these, get a word; Holm's correction is over them.
 HEADLINES = (
     "steps_per_min",

@@ -46,6 +46,7 @@ def save(results: Path, *, output: Path | None, allow_invalid: bool, as_json: bo
     """  # noqa: D301 - click keeps line breaks after a real backspace
     from reports.baseline import FOLDER, runs_of, save  # noqa: PLC0415 - pyarrow, not for --help
     from reports.gate import refuse_invalid  # noqa: PLC0415
+    from reports.wording import counted  # noqa: PLC0415
 
     runs = runs_of(results)
     if not allow_invalid:
@@ -56,7 +57,7 @@ def save(results: Path, *, output: Path | None, allow_invalid: bool, as_json: bo
     if as_json:
         click.echo(json.dumps({"baseline": str(file), "runs": len(runs), "bytes": size}, indent=2))
     else:
-        click.echo(f"Baseline: {file} ({len(runs)} runs, {size / 1000:.0f} kB)")
+        click.echo(f"Baseline: {file} ({counted(len(runs), 'run')}, {size / 1000:.0f} kB)")
     return 0
 
 

@@ -202,6 +202,21 @@ def test_invalid_runs_are_refused_on_both_sides():
         assert caught.value.exit_code == 5
 
 
+def test_runs_that_measured_nothing_are_bad_input_and_no_regression():
+    """Exit 2: nothing was measured, so nothing can be said about it."""
+    empty = [
+        replace(each, invalid=("too few steps: 0",), summary={"throughput": {"steps": 0}})
+        for each in BEFORE
+    ]
+    for after, before in ((empty, BEFORE), (BEFORE, empty)):
+        with pytest.raises(
+            SetupError,
+            match=r"no step ended in the measured window of vllm-c2-s0 and 4 more; .* Run longer",
+        ) as caught:
+            gate(after, before, THROUGHPUT)
+        assert caught.value.exit_code == 2
+
+
 def test_a_complaint_about_many_invalid_runs_stays_a_line():
     many = [replace(run(seed=seed), invalid=("x\x1b\n" * 1000,)) for seed in range(50)]
     with pytest.raises(InvalidRuns) as caught:

@@ -1,6 +1,7 @@
 """`thunderbench compare`, as a user types it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -57,6 +58,17 @@ def test_without_a_valid_run_there_is_nothing_to_compare(tmp_path):
     result = invoke(saved(tmp_path, "s", *bad))
     assert result.exit_code == 5
     assert "INVALID: s/thunder-c96-s0: too few steps" in result.stdout
+
+
+def test_runs_that_measured_nothing_are_bad_input(tmp_path):
+    nothing = {"throughput": {"steps": 0}}
+    empty = [replace(summary_of(name), summary=nothing) for name in ("thunder", "vllm")]
+    result = invoke(saved(tmp_path, "s", *empty))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "thunderbench: error: no step ended in the measured window of thunder-c96-s0 and 1 more; "
+        "expected runs that measured something. Run longer.\n"
+    )
 
 
 @pytest.mark.parametrize(
