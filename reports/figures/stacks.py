@@ -105,7 +105,7 @@ def _spec(rows: list[dict[str, Any]], colours: Mapping[str, str], unit: str) -> 
         .mark_bar(height={"band": 0.8})
         .encode(
             y=alt.Y("bar:N", sort=bars, title=None, axis=name_axis()),
-            x=alt.X("y:Q", title=unit, stack="zero"),
+            x=alt.X("y:Q", title=unit, stack="zero", scale=alt.Scale(nice=False)),  # shares end at 100
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=list(colours), range=list(colours.values())),

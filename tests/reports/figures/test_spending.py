@@ -33,3 +33,4 @@ def test_where_the_memory_goes(tmp_path):
     figures, left_out = by_id(spending.draw(load_study([tmp_path])))
     assert points(data(figures["gpu-memory"].spec, "parts"), "part", "y") == list(gained.items())
     assert list(left_out) == ["step-time"]
+    assert figures["gpu-memory"].spec["encoding"]["x"]["scale"] == {"nice": False}, "no axis to 110 %"
