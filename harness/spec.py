@@ -55,7 +55,7 @@ LOADS: tuple[Load, ...] = ("concurrency", "request_rate", "arrival_times")
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Limit = Literal["ttft_s", "tpot_s", "step_s"]  # what `metrics.goodput_of` knows
-Concurrency = Annotated[int, Field(ge=1, le=100_000)]
+Concurrency = Annotated[int, Field(ge=1, le=10_000)]  # a live program takes some 0.1 MB
 Rate = Annotated[float, Field(gt=0, le=10_000)]
 Constant = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
