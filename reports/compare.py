@@ -23,14 +23,13 @@ from reports.comparable import differences
 from reports.effects import averages, effects
 from reports.measures import MEASURES, label
 from reports.statistics import LEVEL, MARGIN, POWER, corrected, effect
-from reports.steady import Steady, steady
+from reports.steady import FIGURES, Steady, steady, summed_up
 from reports.text import shown, tails
 
 By: TypeAlias = Literal["scheduler", "study"]
 Comparison: TypeAlias = dict[str, Any]
 
 USUAL = "vllm"
-STEADY = {"steps_per_min": "steps_per_min_steady", "hit_rate_share": "hit_rate_steady"}
 _PATHS = {name: measure.path for name, measure in MEASURES.items()}
 
 
@@ -206,21 +205,14 @@ def _compared(group: _Group, arms: _Arms, baseline: str) -> Comparison:
 
 def _described(arm: str, entries: Mapping[int, Entry], reached: Mapping[int, Steady | None]) -> Comparison:
     """Means of an arm over its repeats (of waits the worst), steady ones over the runs that have them."""
-    there = [found for found in reached.values() if found is not None and found.found]
     return {
         "arm": arm,
         "runs": [entry.name for entry in entries.values()],
         "seeds": list(entries),
         "values": averages(list(_summaries(entries).values()), _PATHS),
-        "steady": {
-            "runs": len(there),
-            "reasons": {
-                entries[seed].name: found.reason
-                for seed, found in reached.items()
-                if found is not None and not found.found
-            },
-            **{name: _mean(getattr(found, field) for found in there) for name, field in STEADY.items()},
-        },
+        "steady": summed_up(
+            {entries[seed].name: found for seed, found in reached.items() if found is not None}
+        ),
     }
 
 
@@ -229,7 +221,7 @@ def _steady_effects(ours: Mapping[int, Steady | None], theirs: Mapping[int, Stea
     both = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
     there = [(one, other) for one, other in both if one and other and one.found and other.found]
     found = []
-    for name, field in STEADY.items():
+    for name, field in FIGURES.items():
         measure = MEASURES[name]
         pairs = [(getattr(one, field), getattr(other, field)) for one, other in there]
         each = effect(pairs, metric=name, more_is_better=measure.more_is_better, kind=measure.kind)
@@ -246,8 +238,3 @@ def _steady(entry: Entry) -> Steady | None:
 
 def _summaries(entries: Mapping[int, Entry]) -> dict[int, Mapping[str, Any]]:
     return {seed: entry.run.summary for seed, entry in entries.items()}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports.compare import STEADY, Comparison
+from reports.compare import Comparison
 from reports.measures import HEADLINES, MEASURES
+from reports.steady import FIGURES, told
 from reports.text import NOTHING, number, shown
 
 # The questions and the numbers that answer them; `steady` is the number before, over the steady state.
@@ -146,13 +147,9 @@ def _settling(comparison: Comparison) -> Iterator[str]:
     """Arms that did not always reach a steady state."""
     for load in comparison["loads"]:
         for arm in load["arms"]:
-            reasons = arm["steady"]["reasons"]
-            if reasons:
-                run, reason = next(iter(reasons.items()))
-                yield (
-                    f"{shown(arm['arm'])} at {load['label']}: steady state in {arm['steady']['runs']} of "
-                    f"{len(arm['runs'])} runs; {shown(run, 60)}: {reason}."
-                )
+            if arm["steady"]["reasons"]:
+                words = told(arm["steady"], len(arm["runs"]))
+                yield f"{shown(arm['arm'])} at {load['label']}: {words}."
 
 
-assert {name.rpartition(" ")[2] for _, names in QUESTIONS for name in names} >= {*HEADLINES, *STEADY}
+assert {name.rpartition(" ")[2] for _, names in QUESTIONS for name in names} >= {*HEADLINES, *FIGURES}

@@ -6,14 +6,17 @@ page. Runs that are INVALID are named, and taken out before anything is compared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.records import Run, open_run
+from reports.effects import averages
 from reports.figures import Figure, draw
 from reports.headline import Headline, headline
+from reports.measures import MEASURES
+from reports.steady import FIGURES, steady, summed_up, told
 from reports.study import Study, StudyRun
-from reports.text import NOTHING
+from reports.text import NOTHING, number
 from reports.validity import validity
 from reports.verdict import Verdict, compare_all, facts
 from reports.wording import clipped, counted, listed, slug
@@ -69,6 +72,7 @@ class Content(NamedTuple):
     invalid: dict[str, str]
     omitted: list[tuple[str, str]]
     provenance: list[Table]
+    steady: Table
 
     @property
     def invalid_table(self) -> Table:
@@ -114,12 +118,44 @@ def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Conte
         invalid={name: "; ".join(reasons) for name, reasons in bad.items()},
         omitted=[(slug.replace("-", " ").capitalize(), reason) for slug, reason in omitted],
         provenance=_provenance(study),
+        steady=_steady_table(kept, opened),
     )
 
 
 def _facts(run: StudyRun, opened: Run, bad: Mapping[str, Sequence[str]]) -> Verdict:
     """What is compared of a run, as an arm of this study."""
     return {**facts(opened), "run": run.name, "scheduler": run.arm, "invalid": bad.get(run.name, ())}
+
+
+def _steady_table(study: Study, opened: Mapping[str, Run]) -> Table:
+    """Per load and arm the headline numbers over the whole window and over the steady state."""
+    rows, found = [], 0
+    for load in study.loads:
+        for arm in study.arms:
+            runs = {run.name: steady(opened[run.name]) for run in study.of(arm, load)}
+            if runs:
+                together = summed_up(runs)
+                found += together["runs"]
+                rows.append(
+                    (str(load), arm, *_both(study.of(arm, load), together), told(together, len(runs)))
+                )
+    measures = [MEASURES[name].title for name in FIGURES]
+    columns = [f"{title}, {part}" for title in measures for part in ("total", "steady")]
+    return Table(
+        "steady",
+        "The whole window, and its steady part",
+        ("load", "scheduler", *columns, "settled"),
+        rows,
+        f"A steady state was found in {found} of {counted(len(study.runs), 'run')}.",
+    )
+
+
+def _both(runs: Sequence[StudyRun], together: Mapping[str, Any]) -> Iterator[str]:
+    """Every number of `FIGURES`, total and steady, as it is written."""
+    totals = averages([run.summary for run in runs], {name: MEASURES[name].path for name in FIGURES})
+    for name in FIGURES:
+        yield number(name, totals[name])
+        yield number(name, together[name])
 
 
 def _questions(figures: Iterable[Figure]) -> list[Question]:

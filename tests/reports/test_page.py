@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SetupError
+from reports.compare import compare_paths
 from reports.content import Table, content
 from reports.page import cell, cells, cleaned, for_data, for_script, render, write
+from reports.steady import told
 from reports.study import load_study
+from reports.text import number
 from tests.harness.results import PROVENANCE, call, program, sample, write_run
 from tests.reports.pages import HOSTILE, STEPS, Page, hostile_study, study, summary
 
@@ -202,6 +205,32 @@ def test_an_invalid_run_is_shown_and_counts_nowhere(tmp_path: Path) -> None:
     assert load.outcome == "only vllm has a valid run: nothing to compare"
     assert "99" not in json.dumps([figure.spec["datasets"] for figure in found.figures])
     assert "b" in [cells for table in found.provenance for row in table.rows for cells in row]
+
+
+def test_total_and_steady_stand_side_by_side_as_in_compare(results: Path, text: str) -> None:
+    table = content(load_study([results])).steady
+    assert table.columns[2:] == (
+        *("steps/min, total", "steps/min, steady", "KV hit rate, total", "KV hit rate, steady", "settled"),
+    )
+    arms = [
+        (load, arm) for load in compare_paths([results])["loads"] for arm in reversed(load["arms"])
+    ]  # the page has the baseline first
+    for row, (load, arm) in zip(table.rows, arms, strict=True):
+        assert row == (
+            *(load["label"], arm["arm"]),
+            number("steps_per_min", arm["values"]["steps_per_min"]),
+            number("steps_per_min", arm["steady"]["steps_per_min"]),
+            number("hit_rate_share", arm["values"]["hit_rate_share"]),
+            number("hit_rate_share", arm["steady"]["hit_rate_share"]),
+            told(
+                arm["steady"]
+                | {"reasons": {n.rpartition("/")[2]: r for n, r in arm["steady"]["reasons"].items()}},
+                3,
+            ),
+        )
+    found = sum(load_arm["steady"]["runs"] for _, load_arm in arms)
+    assert f"A steady state was found in {found} of 12 runs." in text
+    assert "steady" in Page(text).ids
 
 
 def test_options_that_differ_between_arms_are_named(tmp_path: Path) -> None:

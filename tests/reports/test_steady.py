@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from harness.records import open_run
-from reports.steady import LEAST_MINUTES, found_in, mser, steady, trend
+from reports.steady import LEAST_MINUTES, Steady, found_in, mser, steady, summed_up, told, trend
 from tests.harness.results import call, sample, write_run
 
 
@@ -164,3 +164,18 @@ def test_a_run_without_a_step_or_a_sample(tmp_path):
     short = steady(run_of(tmp_path / "short", LEAST_MINUTES - 1, [3] * 19))
     assert short.reason.startswith("too short")
     assert steady(run_of(tmp_path / "r", 30, [3] * 30)).hit_rate_steady is None
+
+
+def test_repeats_are_told_together():
+    """Means are over the runs that have a steady state; the others are counted and one reason is given."""
+    there = [Steady(True, 300.0, "", 9.0, steps, 0.4, 0.5) for steps in (10.0, 12.0)]  # noqa: FBT003 - a field
+    never = Steady(False, None, "still rising", 9.0, None, 0.4, None)  # noqa: FBT003 - a field
+    together = summed_up({"a": there[0], "b": there[1], "c": never})
+    assert together == {
+        "runs": 2,
+        "reasons": {"c": "still rising"},
+        "steps_per_min": 11.0,
+        "hit_rate_share": 0.5,
+    }
+    assert told(together, 3) == "steady state in 2 of 3 runs; c: still rising"
+    assert told(summed_up({"a": there[0]}), 1) == "steady state in 1 of 1 run"
