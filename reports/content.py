@@ -73,6 +73,7 @@ class Content(NamedTuple):
     omitted: list[tuple[str, str]]
     provenance: list[Table]
     steady: Table
+    unsettled: list[str]
 
     @property
     def invalid_table(self) -> Table:
@@ -107,6 +108,7 @@ def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Conte
     verdict = headline(
         compare_all([_facts(run, opened[run.name], bad) for run in study.runs], study.baseline)
     )
+    steady_table, unsettled = _settling(kept, opened)
     tell("drawing")
     figures, omitted = draw(kept) if kept.runs else ([], [])
     return Content(
@@ -118,7 +120,8 @@ def content(study: Study, tell: Callable[[str], None] = lambda _: None) -> Conte
         invalid={name: "; ".join(reasons) for name, reasons in bad.items()},
         omitted=[(slug.replace("-", " ").capitalize(), reason) for slug, reason in omitted],
         provenance=_provenance(study),
-        steady=_steady_table(kept, opened),
+        steady=steady_table,
+        unsettled=unsettled,
     )
 
 
@@ -127,27 +130,24 @@ def _facts(run: StudyRun, opened: Run, bad: Mapping[str, Sequence[str]]) -> Verd
     return {**facts(opened), "run": run.name, "scheduler": run.arm, "invalid": bad.get(run.name, ())}
 
 
-def _steady_table(study: Study, opened: Mapping[str, Run]) -> Table:
-    """Per load and arm the headline numbers over the whole window and over the steady state."""
-    rows, found = [], 0
+def _settling(study: Study, opened: Mapping[str, Run]) -> tuple[Table, list[str]]:
+    """Per load and arm the whole window beside its steady part, and why runs have no steady part."""
+    rows, unsettled, found = [], [], 0
     for load in study.loads:
         for arm in study.arms:
-            runs = {run.name: steady(opened[run.name]) for run in study.of(arm, load)}
-            if runs:
-                together = summed_up(runs)
-                found += together["runs"]
-                rows.append(
-                    (str(load), arm, *_both(study.of(arm, load), together), told(together, len(runs)))
-                )
-    measures = [MEASURES[name].title for name in FIGURES]
-    columns = [f"{title}, {part}" for title in measures for part in ("total", "steady")]
-    return Table(
-        "steady",
-        "The whole window, and its steady part",
-        ("load", "scheduler", *columns, "settled"),
-        rows,
-        f"A steady state was found in {found} of {counted(len(study.runs), 'run')}.",
-    )
+            runs = study.of(arm, load)
+            if not runs:
+                continue
+            together = summed_up({run.name: steady(opened[run.name]) for run in runs})
+            found += together["runs"]
+            rows.append((str(load), arm, *_both(runs, together), f"{together['runs']} of {len(runs)}"))
+            if together["reasons"]:
+                unsettled.append(f"{arm} at {load}: {told(together, len(runs))}.")
+    titles = [MEASURES[name].title for name in FIGURES]
+    columns = [f"{title}, {part}" for title in titles for part in ("total", "steady")]
+    note = f"A steady state was found in {found} of {counted(len(study.runs), 'run')}."
+    title = "The whole window, and its steady part"
+    return Table("steady", title, ("load", "scheduler", *columns, "steady runs"), rows, note), unsettled
 
 
 def _both(runs: Sequence[StudyRun], together: Mapping[str, Any]) -> Iterator[str]:
