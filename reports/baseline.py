@@ -107,7 +107,7 @@ def _from_folders(path: Path) -> list[RunSummary]:
         name = run.provenance.get("policy", {}).get("name")
         if name is None or "seed" not in run.spec:
             raise SetupError(f"{folder}: its spec or provenance lacks scheduler or seed", "a run")
-        load, value = load_of(run.spec)
+        load, value = load_of(run.spec, folder)
         found.append(
             RunSummary(
                 folder.name,

@@ -47,11 +47,14 @@ class Made(Protocol):
         ...
 
 
-def load_of(spec: Mapping[str, Any]) -> tuple[str, float]:
-    """Kind and value of a run's load: programs at a time, per second, or how many arrival times."""
+def load_of(spec: Mapping[str, Any], where: object = "a run") -> tuple[str, float]:
+    """Kind and value of a run's load: programs at a time, per second, or how many arrival times.
+
+    Raises SetupError, which says `where`, when the spec names none.
+    """
     kind = next((name for name in LOADS if spec.get(name)), None)
     if kind is None:
-        raise SetupError("a run whose spec names no load", f"one of {', '.join(LOADS)}")
+        raise SetupError(f"the spec of {where} names no load", f"one of {', '.join(LOADS)}")
     return kind, len(spec[kind]) if kind == "arrival_times" else spec[kind][0]
 
 

@@ -18,20 +18,17 @@ from typing import Any, NamedTuple
 from harness.errors import SetupError
 from harness.records import Run, find_runs, open_run
 from reports.aggregate import Aggregates, Asked, aggregate
+from reports.comparable import load_of
+from reports.measures import LOADS
 from reports.overtime import Grid, grid_upto
+from reports.text import cut, tails
 
 BASELINE = "vllm"
 NAME_LENGTH = 60  # of what is shown; longer names are cut in the middle
 
-LOADS = {
-    "concurrency": "programs at a time",
-    "request_rate": "programs/s",
-    "arrival_times": "programs at given times",
-}
-
 
 class Load(NamedTuple):
-    """How much was asked of the scheduler: `value` of `kind`, one of `LOADS`."""
+    """How much was asked of the scheduler: `value` of `kind`, one of `reports.measures.LOADS`."""
 
     kind: str
     value: float
@@ -39,10 +36,10 @@ class Load(NamedTuple):
     @property
     def unit(self) -> str:
         """What the value counts, in words."""
-        return LOADS[self.kind]
+        return LOADS[self.kind].removeprefix("{:g} ")
 
     def __str__(self) -> str:
-        return f"{self.value:g} {self.unit}"
+        return LOADS[self.kind].format(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ def load_study(paths: Sequence[Path], baseline: str | None = None) -> Study:
             seen=aggregate(run, Asked(_window(run), grids[load], excerpt)),
         )
         for run, name, scheduler, arm, load, excerpt in zip(
-            runs, _names(folders), schedulers, arms, loads, excerpts, strict=True
+            runs, tails(folders), schedulers, arms, loads, excerpts, strict=True
         )
     ]
     order = sorted(set(arms), key=lambda arm: (arm != first, _natural(arm)))
@@ -137,11 +134,8 @@ def load_study(paths: Sequence[Path], baseline: str | None = None) -> Study:
 
 
 def _load(run: Run) -> Load:
-    kind = next((name for name in LOADS if run.spec.get(name)), None)
-    if kind is None:
-        raise SetupError(f"{run.folder}: its spec names no load", f"one of {', '.join(LOADS)}")
-    given = run.spec[kind]
-    return Load(kind, float(len(given) if kind == "arrival_times" else given[0]))
+    kind, value = load_of(run.spec, run.folder)
+    return Load(kind, float(value))
 
 
 def _policy(run: Run) -> Mapping[str, Any]:
@@ -160,15 +154,6 @@ def _window(run: Run) -> tuple[float, float]:
     return float(window["start_s"]), float(window["end_s"])
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as much of the path before as tells them apart."""
-    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-parts:]) for folder in folders]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
 def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load]) -> list[str]:
     """What each run is compared as. Names too long to show are cut, and stay different from each other."""
     configs = [_policy(run).get("config") or {} for run in runs]
@@ -179,20 +164,19 @@ def _arms(runs: Sequence[Run], schedulers: Sequence[str], loads: Sequence[Load])
         labels.append(" ".join([scheduler, *(f"{key}={_plain(config[key])}" for key in keys)]))
     same = list(zip(labels, loads, (run.spec["seed"] for run in runs), strict=True))
     if len(set(same)) < len(same):
-        studies = _names(sorted({run.folder.parent for run in runs}))
+        studies = tails(sorted({run.folder.parent for run in runs}))
         where = dict(zip(sorted({run.folder.parent for run in runs}), studies, strict=True))
         labels = [f"{label} ({where[run.folder.parent]})" for label, run in zip(labels, runs, strict=True)]
     shown: dict[str, str] = {}
     for label in sorted(set(labels)):
-        cut = short(label)
-        shown[label] = cut if cut not in shown.values() else f"{cut} #{len(shown) + 1}"
+        brief = short(label)
+        shown[label] = brief if brief not in shown.values() else f"{brief} #{len(shown) + 1}"
     return [shown[label] for label in labels]
 
 
 def short(name: str, length: int = NAME_LENGTH) -> str:
     """A name as it is shown: at most `length` characters, cut in the middle."""
-    half = length // 2
-    return name if len(name) <= length else f"{name[:half]}…{name[half + 1 - length :]}"
+    return cut(name, length)
 
 
 def _plain(value: object) -> str:

@@ -17,8 +17,13 @@ def shown(name: str, width: int = NAME_WIDTH) -> str:
         " " if c.isspace() else c for c in name if c.isspace() or unicodedata.category(c)[0] != "C"
     )
     line = " ".join(kept.split()) or "?"
+    return cut(line, width)
+
+
+def cut(text: str, width: int) -> str:
+    """A text of at most `width` characters, cut in the middle."""
     half = width // 2
-    return line if len(line) <= width else f"{line[:half]}…{line[half + 1 - width :]}"
+    return text if len(text) <= width else f"{text[:half]}…{text[half + 1 - width :]}"
 
 
 def tails(paths: Sequence[Path]) -> list[str]:

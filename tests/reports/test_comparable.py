@@ -104,5 +104,5 @@ def test_the_load_of_a_run(spec, load):
 
 
 def test_a_spec_without_a_load_is_refused():
-    with pytest.raises(SetupError, match="names no load"):
-        load_of({"concurrency": []})
+    with pytest.raises(SetupError, match="the spec of results/a names no load"):
+        load_of({"concurrency": []}, "results/a")
