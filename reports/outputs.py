@@ -59,7 +59,7 @@ def dumped(content: Any) -> str:
 
 def text(verdict: GateVerdict) -> str:
     """The verdict in lines that fit 80 columns where names are short; reasons may be longer."""
-    lines = ["simulated" if verdict.simulated else "measured"]
+    lines = [_kind(verdict)]
     reasons = {_why(check) for check in verdict.checks if check.outcome != "pass"}
     once = len(reasons) == 1 < len(verdict.checks)  # as when there is a single repeat of everything
     arm: Arm | None = None
@@ -143,8 +143,9 @@ def junit(verdict: GateVerdict, *, strict: bool) -> str:
         "errors": "0",
         "skipped": str(sum(outcome == "inconclusive" and not strict for outcome in outcomes)),
     }
-    suites = ET.Element("testsuites", {"name": "thunderbench gate", **counts})
-    suite = ET.SubElement(suites, "testsuite", {"name": "thunderbench gate", **counts})
+    name = f"thunderbench gate ({_kind(verdict)})"
+    suites = ET.Element("testsuites", {"name": name, **counts})
+    suite = ET.SubElement(suites, "testsuite", {"name": name, **counts})
     for check in verdict.checks:
         case = ET.SubElement(
             suite, "testcase", {"classname": _arm(check.arm, 120), "name": check.threshold.text}
@@ -167,7 +168,7 @@ def benchmark(verdict: GateVerdict, *, more_is_better: bool) -> list[dict[str, A
             "name": f"{_arm(check.arm, 120)}: {check.threshold.measure.name}",
             "unit": _unit(check.threshold.measure),
             "value": check.effect.candidate,
-            "extra": f"{check.outcome}: {shown(check.reason, _LONGEST_REASON)}",
+            "extra": f"{_kind(verdict)}; {check.outcome}: {shown(check.reason, _LONGEST_REASON)}",
         }
         for check in verdict.checks
         if check.threshold.more_is_better == more_is_better and check.effect.candidate is not None
@@ -203,13 +204,18 @@ def markdown(verdict: GateVerdict) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {escaped(remark)}" for remark in _remarks(verdict))]
-    lines.append(f"- {'simulated' if verdict.simulated else 'measured'}; {_versions(verdict)}")
+    lines.append(f"- {_kind(verdict)}; {_versions(verdict)}")
     return "\n".join(lines) + "\n"
 
 
 def escaped(plain: str) -> str:
     """Text that Markdown and HTML show as it is: no links, mentions, markup or cells of tables."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", plain)
+
+
+def _kind(verdict: GateVerdict) -> str:
+    """What sort of numbers these are."""
+    return "simulated" if verdict.simulated else "measured"
 
 
 def _versions(verdict: GateVerdict) -> str:

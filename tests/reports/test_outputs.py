@@ -104,6 +104,7 @@ def test_what_was_forced_and_left_out_is_said():
 )
 def test_junit_has_one_case_per_check(strict, failures, skipped):
     suites = parsed(outputs.junit(verdict(), strict=strict))
+    assert suites.get("name") == "thunderbench gate (simulated)"
     cases = suites.findall("testsuite/testcase")
     assert [case.get("name") for case in cases] == [
         "throughput<-5%",
@@ -127,7 +128,7 @@ def test_benchmark_files_hold_the_means_that_were_measured():
     assert bigger["name"] == "vllm, 2 programs at a time: steps_per_min"
     assert (bigger["unit"], bigger["value"]) == ("steps/min", pytest.approx(89.8))
     assert (hits["unit"], leaks["unit"], leaks["value"]) == ("share", "leaked sandboxes", 0.0)
-    assert bigger["extra"].startswith("regression: beyond throughput<-5%")
+    assert bigger["extra"].startswith("simulated; regression: beyond throughput<-5%")
 
 
 def test_markdown_is_a_table_that_says_why():
