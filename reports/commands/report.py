@@ -96,7 +96,7 @@ def make(
     paths: Sequence[Path], output: Path | None, baseline: str | None, tell: Callable[[str], None]
 ) -> Made:
     """Read results, write the page. Raises SetupError when either cannot be done."""
-    from reports.content import content  # noqa: PLC0415 - pandas and Altair, not for --help
+    from reports.content import content  # noqa: PLC0415 - Altair, not for --help
     from reports.page import render, write  # noqa: PLC0415
     from reports.study import load_study  # noqa: PLC0415
 
