@@ -246,9 +246,9 @@ def _provenance(study: Study) -> list[Table]:
         Table("provenance-studies", "Studies", ("started (UTC)", "command"), _studies(study)),
         Table(
             "provenance-runs",
-            "Runs",
+            "Runs, in the order in which they began",
             ("run", "scheduler", "load", "seed", "plan hash", "started (UTC)"),
-            [_run_row(run) for run in study.runs],
+            [_run_row(run) for run in sorted(study.runs, key=_began)],
         ),
     ]
 
@@ -262,6 +262,10 @@ def _studies(study: Study) -> list[tuple[str, str]]:
 
 def _moment(text: Any) -> str:
     return NOTHING if text is None else str(text)[:19].replace("T", " ")
+
+
+def _began(run: StudyRun) -> tuple[str, str]:
+    return str(run.provenance.get("started_utc") or ""), run.name
 
 
 def _run_row(run: StudyRun) -> tuple[Any, ...]:

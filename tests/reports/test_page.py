@@ -227,6 +227,16 @@ def test_total_and_steady_stand_side_by_side_as_in_compare(results: Path, text: 
     assert "steady" in Page(text).ids
 
 
+def test_runs_stand_in_the_order_in_which_they_began(results: Path) -> None:
+    """Each repeat begins with another scheduler, and a reader can see that it did."""
+    (table,) = (t for t in content(load_study([results])).provenance if t.id == "provenance-runs")
+    began = [
+        json.loads((results / str(row[0]) / "provenance.json").read_text())["started_utc"]
+        for row in table.rows
+    ]
+    assert began == sorted(began)
+
+
 def test_options_that_differ_between_arms_are_named(tmp_path: Path) -> None:
     small_run(tmp_path / "a", scheduler="vllm", spec="[engine]\nblock_size = 16\n")
     small_run(tmp_path / "b", scheduler="mine", spec="[engine]\nblock_size = 32\n")
