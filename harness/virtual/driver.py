@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from harness.errors import EngineFailed, PolicyFailed, SetupError
-from harness.rows import SampleRow
 from harness.virtual.agents import Agents, OpenLoop, Recorder
 from harness.virtual.clock import Clock
 from harness.virtual.engine import Engine, EngineOptions
+from harness.virtual.sampling import sample
 from harness.virtual.sandbox import SandboxPool
 from schedulers.contract import (
     Action,
@@ -311,31 +311,5 @@ class VirtualRun:
         self.clock.at(self.clock.now + self._sample_every_s, self._sample_regularly)
 
     def _sample(self) -> None:
-        pool, now = self._sandboxes, self.clock.now
-        for replica, engine in self._engines.items():
-            load, c = engine.load(now), engine.counters
-            self._recorder.samples.append(
-                SampleRow(
-                    now,
-                    replica,
-                    load.running,
-                    load.waiting,
-                    self._agents.held,
-                    load.used_tokens,
-                    load.cached_tokens,
-                    load.capacity_tokens,
-                    c.queries,
-                    c.hits,
-                    c.preemptions,
-                    c.evicted_blocks,
-                    c.stp_decode,
-                    c.stp_prefill,
-                    c.stp_recompute,
-                    c.stp_unused,
-                    c.stp_caching,
-                    len(self._agents.live),
-                    pool.count,
-                    pool.writable_bytes,
-                    pool.image_bytes,
-                )
-            )
+        for row in sample(self.clock.now, self._engines, self._agents, self._sandboxes):
+            self._recorder.samples.append(row)
