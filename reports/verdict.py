@@ -25,6 +25,7 @@ Verdict: TypeAlias = dict[str, Any]
 WAIT_NOTICED_S = (
     10.0  # two of the paper's ticks: below that a longer worst wait is no reason to think twice
 )
+GAP_NOTICED_S = 0.1  # the last digit shown: a part that differs by less explains nothing
 HELD_NOTICED = 1.0  # calls waiting at the gateway on average: fewer make no mean look better than it is
 BASELINE = "vllm"
 
@@ -219,11 +220,11 @@ def _because(reasons: Verdict, best: Verdict, rival: Verdict) -> str:
             "recomputed {:.1%} against {:.1%} of prompt tokens".format(*reasons["recomputed_share"])
         )
     if reasons["part"] and None not in reasons["step_mean_s"]:
-        parts.append(
-            "a step takes {:.1f} s against {:.1f} s".format(*reasons["step_mean_s"])
-            + f", and differs most in {reasons['part']} "
-            + "({:.1f} s against {:.1f} s)".format(*reasons["part_s"])
-        )
+        step = "a step takes {:.1f} s against {:.1f} s".format(*reasons["step_mean_s"])
+        ours, theirs = reasons["part_s"]
+        if abs(ours - theirs) >= GAP_NOTICED_S:
+            step += f", and differs most in {reasons['part']} ({ours:.1f} s against {theirs:.1f} s)"
+        parts.append(step)
     return f"{_name(best)} against {_name(rival)}: {'; '.join(parts)}." if parts else ""
 
 

@@ -163,6 +163,12 @@ def test_two_percent_is_no_win():
     )
 
 
+def test_a_part_that_differs_by_nothing_explains_nothing():
+    load = only_load([run("thunder", steps=101.0), run("vllm")])
+    assert any("a step takes" in text for text in load["sentences"])
+    assert not any("differs most" in text for text in load["sentences"])
+
+
 def test_a_leader_that_holds_calls_back_is_shown_to_do_so():
     holding, through = run("thunder", steps=200.0), run("vllm")
     holding["metrics"]["kv"]["held_mean"], through["metrics"]["kv"]["held_mean"] = 50.9, 0.0
