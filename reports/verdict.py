@@ -17,8 +17,10 @@ from reports.comparable import Made, load_of
 from reports.effects import averages, effects
 from reports.measures import HEADLINES, MEASURES, PARTS, label
 from reports.statistics import MARGIN
+from reports.steady import steady
 from reports.text import shown
 from reports.validity import validity
+from reports.wording import counted
 
 Verdict: TypeAlias = dict[str, Any]
 
@@ -46,13 +48,16 @@ def verdict(runs: Sequence[Run]) -> Verdict:
     The baseline is vllm where it ran, else the scheduler that stands first. Raises SetupError when two
     runs to be compared did not work on the same programs.
     """
-    return compare_all([facts(run) | {"invalid": validity(run).reasons} for run in runs])
+    return compare_all(
+        [facts(run) | {"invalid": validity(run).reasons, "unsettled": steady(run).reason} for run in runs]
+    )
 
 
 def facts(run: Made) -> Verdict:
     """What is compared of a run, as a dict.
 
-    `run` is its name; `invalid` says why it takes no part, which is for the caller to fill in. The others
+    `run` is its name; `invalid` says why it takes no part and `unsettled` why it has no steady state,
+    both for the caller to fill in. The others
     are `scheduler`, `load`, `value`, `seed`, `simulated`, `plan_hash`, and `metrics`, its summary.
     `load` is concurrency, request_rate or arrival_times; `value` a number of programs, programs per
     second, or how many times were given.
@@ -66,6 +71,7 @@ def facts(run: Made) -> Verdict:
         "seed": run.spec["seed"],
         "simulated": run.provenance.get("simulated", False),
         "invalid": (),
+        "unsettled": "",
         "plan_hash": run.provenance.get("plan_hash"),
         "metrics": run.summary,
     }
@@ -130,7 +136,7 @@ def _of_load(load: tuple[str, float], runs: Sequence[Verdict], baseline: str | N
         rival = ranked[1]["scheduler"] if best == baseline or baseline not in by_scheduler else baseline
         found["best"] = compare(best, by_scheduler[best], rival, by_scheduler[rival])
         found["why"] = why(_find(rows, best), _find(rows, rival))
-        found["sentences"] = sentences(found["best"], found["why"], rows)
+        found["sentences"] = sentences(found["best"], found["why"], rows) + _unsettled(runs)
     else:
         found |= {"best": None, "why": None, "sentences": _alone(rows, found["invalid"])}
     return found
@@ -249,6 +255,21 @@ def _against(best: Verdict, rows: Sequence[Verdict]) -> list[str]:
             found.append(
                 f"But {_name(best)} holds {best['held_mean']:.0f} calls at any time ({name}: "
                 f"{other['held_mean']:.0f}); those that never ran are in no mean of steps."
+            )
+    return found
+
+
+def _unsettled(runs: Sequence[Verdict]) -> list[str]:
+    """Schedulers whose numbers depend on the window, because the rate of steps was still changing."""
+    valid = [run for run in runs if not run["invalid"]]
+    found = []
+    for name in dict.fromkeys(run["scheduler"] for run in valid):
+        own = [run["unsettled"] for run in valid if run["scheduler"] == name]
+        reasons = [reason for reason in own if reason]
+        if reasons:
+            found.append(
+                f"{shown(name)} had no steady state in {len(reasons)} of {counted(len(own), 'run')}, "
+                f"so its numbers depend on the window; {reasons[0]}."
             )
     return found
 

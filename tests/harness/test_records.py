@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from contextlib import contextmanager
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -141,22 +142,26 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
+@contextmanager
 def little_room():
-    """Files of this process may not grow beyond 20 kB: the nearest thing to a full disk."""
+    """Files of this process may not grow beyond 20 kB: the nearest thing to a full disk.
+
+    Only around the code under test: pytest's own output may be a file that is longer already.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("chunk", [500, 100_000])
-@pytest.mark.usefixtures("little_room")
 def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, chunk):
     """Whether it fills up in the middle of the run or only at its end."""
     monkeypatch.setattr(tables, "CHUNK_ROWS", chunk)
     calls = [call(arrived=i * 0.37, decode=i * 0.11, call_id=f"c{i * 7919}") for i in range(5000)]
-    with pytest.raises(SetupError, match="cannot write results to") as caught:
+    with little_room(), pytest.raises(SetupError, match="cannot write results to") as caught:
         write_run(tmp_path / "run", calls=calls)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ def runs(
             "seed": seed,
             "simulated": False,
             "invalid": (),
+            "unsettled": "",
             "plan_hash": str(seed),
             "metrics": metrics(steps * NOISE[seed % 3 if steps > 100 else 1]),
             **changes,

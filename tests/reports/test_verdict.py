@@ -58,6 +58,7 @@ def run(scheduler, seed=0, value=96, load="concurrency", plan="plan", **changes)
         "seed": seed,
         "simulated": True,
         "invalid": (),
+        "unsettled": "",
         "plan_hash": plan,
         "metrics": metrics(**changes),
     }
@@ -163,6 +164,17 @@ def test_two_percent_is_no_win():
     )
 
 
+def test_who_never_settled_is_named_with_the_reason():
+    runs = [run("thunder", seed, steps=200.0) for seed in range(3)] + [
+        run("vllm", seed) for seed in range(3)
+    ]
+    runs[4] |= {"unsettled": "still falling, by 30% from minute 20 to 70 (p = 0.001)"}
+    assert only_load(runs)["sentences"][-1] == (
+        "vllm had no steady state in 1 of 3 runs, so its numbers depend on the window; "
+        "still falling, by 30% from minute 20 to 70 (p = 0.001)."
+    )
+
+
 def test_a_part_that_differs_by_nothing_explains_nothing():
     load = only_load([run("thunder", steps=101.0), run("vllm")])
     assert any("a step takes" in text for text in load["sentences"])
@@ -231,6 +243,7 @@ def test_facts_of_a_run_are_read_from_its_folder(tmp_path, spec, load, value):
     assert found == {
         "run": "run",
         "invalid": (),
+        "unsettled": "",
         "scheduler": "vllm",
         "load": load,
         "value": value,
