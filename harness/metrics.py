@@ -212,25 +212,6 @@ def goodput_of(calls: pa.Table, limits: Mapping[str, float], window: Window) -> 
     }
 
 
-def windows(tables: Tables, window: Window, width_s: float = 60.0) -> list[Metrics]:
-    """Throughput and hit rate per window of `width_s` seconds, for curves over time."""
-    calls, samples = tables.table("calls"), Samples(tables.table("samples"))
-    edges = np.append(np.arange(window[0], window[1], width_s), window[1])
-    found = []
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        part = inside(calls, "ended_s", (start, end))
-        found.append(
-            {
-                "start_s": start,
-                "end_s": end,
-                "steps_per_min": ratio(part.num_rows * 60.0, end - start),
-                "hit_rate_share": samples.hit_rate((start, end)),
-                "recomputed_tokens": int(total(part, "recomputed_tokens")),
-            }
-        )
-    return found
-
-
 def _ttft(calls: pa.Table) -> Floats:
     return floats(calls, "first_token_s") - floats(calls, "arrived_s")
 

@@ -195,6 +195,17 @@ def open_run(folder: Path) -> Run:
     return run
 
 
+def refuse_unfinished(path: Path) -> None:
+    """Raise `SetupError` when `path` is a study that is not complete: its summary is written last."""
+    is_study = (path / "spec.toml").exists() and not (path / "provenance.json").exists()
+    if is_study and not (path / "summary.json").exists():
+        raise SetupError(
+            f"incomplete: {path} has no summary.json",
+            "a finished study",
+            f"Finish it with thunderbench run --resume {path}",
+        )
+
+
 def find_runs(path: Path) -> list[Path]:
     """The run folders at `path`: itself, or those of a study in order of name, incomplete ones included.
 

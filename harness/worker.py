@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from harness.compose import compose
 from harness.errors import PolicyFailed, ThunderbenchError
@@ -26,9 +26,6 @@ class Failed(NamedTuple):
 
 class Done(NamedTuple):
     """A run whose folder is complete."""
-
-
-Message: TypeAlias = Progress | Failed | Done
 
 
 def work(

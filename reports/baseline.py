@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import SetupError
-from harness.records import find_runs, open_run
+from harness.records import find_runs, open_run, refuse_unfinished
 from reports.comparable import load_of
 from reports.measures import STEPS, pick
 from reports.text import shown
@@ -94,13 +94,7 @@ def runs_of(path: Path) -> list[RunSummary]:
 
 
 def _from_folders(path: Path) -> list[RunSummary]:
-    is_study = (path / "spec.toml").exists() and not (path / "provenance.json").exists()
-    if is_study and not (path / "summary.json").exists():  # which is written last
-        raise SetupError(
-            f"incomplete: {path} has no summary.json",
-            "a finished study",
-            f"Finish it with thunderbench run --resume {path}",
-        )
+    refuse_unfinished(path)
     found = []
     for folder in find_runs(path):
         run = open_run(folder)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,11 +67,6 @@ def validity(run: Run) -> Validity:
         *_steps(calls),
     ]
     return Validity(not reasons, tuple(reasons))
-
-
-def check_study(runs: Sequence[Run]) -> list[tuple[Run, Validity]]:
-    """Every run with its validity, in the order given."""
-    return [(run, validity(run)) for run in runs]
 
 
 # ------------------------------------------------------------------ what the tables say

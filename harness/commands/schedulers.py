@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 
 from harness.commands.options import json_option
-from harness.commands.tables import print_table
+from harness.commands.tables import print_names, print_table
 from harness.resolve import setup_errors
 from schedulers import registry
 
@@ -33,12 +33,9 @@ def schedulers(context: click.Context, *, as_json: bool) -> None:
     """  # noqa: D301 - click keeps line breaks after a real backspace
     if context.invoked_subcommand:
         return
-    names = registry.names()
-    if as_json:
-        click.echo(json.dumps([{"name": name, "summary": line} for name, line in names], indent=2))
-        return
-    print_table(["scheduler", "what it does"], names)
-    click.echo("\nOf your own: --scheduler my_module:MyPolicy")
+    print_names(
+        registry.names(), ["scheduler", "what it does"], "--scheduler my_module:MyPolicy", as_json=as_json
+    )
 
 
 @schedulers.command(short_help="One scheduler.")

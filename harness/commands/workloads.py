@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.commands.options import json_option, place_options
-from harness.commands.tables import print_table
+from harness.commands.tables import print_names, print_table
 from harness.resolve import load_workload, resolve
 from harness.settings import read_spec
 from harness.spec import RunSpec
@@ -43,12 +43,9 @@ def workloads(context: click.Context, *, as_json: bool) -> None:
     """  # noqa: D301 - click keeps line breaks after a real backspace
     if context.invoked_subcommand:
         return
-    names = registry.names()
-    if as_json:
-        click.echo(json.dumps([{"name": name, "summary": line} for name, line in names], indent=2))
-        return
-    print_table(["workload", "what it is"], names)
-    click.echo("\nOf your own: --workload my_module:MyWorkload")
+    print_names(
+        registry.names(), ["workload", "what it is"], "--workload my_module:MyWorkload", as_json=as_json
+    )
 
 
 @workloads.command(short_help="One workload.")

@@ -96,12 +96,13 @@ def make(
     paths: Sequence[Path], output: Path | None, baseline: str | None, tell: Callable[[str], None]
 ) -> Made:
     """Read results, write the page. Raises SetupError when either cannot be done."""
+    from harness.records import refuse_unfinished  # noqa: PLC0415 - pyarrow, not for --help
     from reports.content import content  # noqa: PLC0415 - Altair, not for --help
     from reports.page import render, write  # noqa: PLC0415
     from reports.study import load_study  # noqa: PLC0415
 
     for path in paths:
-        _refuse_unfinished(path)
+        refuse_unfinished(path)
     place = output or _place(paths)
     if place.is_dir():
         raise SetupError(f"{place} is a folder", "a file to write", f"Give -o {place / NAME}")
@@ -116,17 +117,6 @@ def make(
     page = render(found)
     write(page, place)
     return Made(place, len(page.encode()), found)
-
-
-def _refuse_unfinished(path: Path) -> None:
-    """Raise SetupError when a study is not complete: its summary is written last."""
-    is_study = (path / "spec.toml").exists() and not (path / "provenance.json").exists()
-    if is_study and not (path / "summary.json").exists():
-        raise SetupError(
-            f"incomplete: {path} has no summary.json",
-            "a finished study",
-            f"Finish it with thunderbench run --resume {path}",
-        )
 
 
 def _place(paths: Sequence[Path]) -> Path:

@@ -50,7 +50,6 @@ LEGEND_LETTERS = 48  # side by side on a telephone
 BRIEF = 18  # letters of each of two names that share a label
 SECONDS = ",.6~f"  # 0.1, 10, 1,000
 SIMULATED = "Simulated."
-SWITCH_HINT = "A click on a legend entry shows only that; more clicks add others."
 
 
 def arm_scale(study: Study) -> alt.Scale:

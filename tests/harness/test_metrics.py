@@ -11,7 +11,7 @@ from scipy.stats import binom
 from harness import metrics
 from harness.errors import SetupError
 from harness.rows import TABLES
-from tests.harness.results import as_table, call, program, sample, sandbox, tool
+from tests.harness.results import as_table, call, program, sandbox, tool
 
 WINDOW = (100.0, 160.0)
 SECONDS = st.floats(0, 1000)
@@ -229,38 +229,3 @@ def test_goodput_counts_steps_within_every_limit():
 def test_an_unknown_limit_is_refused():
     with pytest.raises(SetupError, match="goodput limit 'itl_s'; expected one of ttft_s, tpot_s, step_s"):
         summary(goodput={"itl_s": 1.0})
-
-
-def test_windows_cut_a_run_into_minutes_and_a_rest():
-    tables = Given(
-        calls=[call(decode=t, recomputed_tokens=3) for t in (10.0, 60.0, 61.0, 150.0)],
-        samples=[
-            sample(0.0),
-            sample(60.0, queries_total=10, hits_total=5),
-            sample(120.0, queries_total=10, hits_total=5),
-            sample(150.0, queries_total=20, hits_total=15),
-        ],
-    )
-    assert metrics.windows(tables, (0.0, 150.0)) == [
-        {
-            "start_s": 0.0,
-            "end_s": 60.0,
-            "steps_per_min": 2.0,
-            "hit_rate_share": 0.5,
-            "recomputed_tokens": 6,
-        },
-        {
-            "start_s": 60.0,
-            "end_s": 120.0,
-            "steps_per_min": 1.0,
-            "hit_rate_share": None,
-            "recomputed_tokens": 3,
-        },
-        {
-            "start_s": 120.0,
-            "end_s": 150.0,
-            "steps_per_min": 2.0,
-            "hit_rate_share": 1.0,
-            "recomputed_tokens": 3,
-        },
-    ]

@@ -4,8 +4,8 @@ import pytest
 
 from harness.errors import SetupError
 from harness.records import open_run
-from reports.validity import LEAST_STEPS, Validity, check_study, validity
-from tests.harness.results import PROVENANCE, call, program, sample, write_run
+from reports.validity import LEAST_STEPS, Validity, validity
+from tests.harness.results import call, program, sample, write_run
 
 WINDOW = {"window": {"start_s": 10.0, "end_s": 100.0}}
 CLOSED = "concurrency = [2]\nduration_s = 90.0\nseed = 7\n"
@@ -161,14 +161,6 @@ def test_a_run_without_any_row_is_invalid(tmp_path):
     """And without a window in its summary, all of it counts."""
     found = validity(open_run(write_run(tmp_path / "run")))
     assert found.reasons == ("too few steps: 0 ended in the window, at least 130 are needed",)
-
-
-def test_a_study_is_checked_run_by_run(tmp_path):
-    runs = [open_run(write_run(tmp_path / name, provenance=PROVENANCE)) for name in "ab"]
-    assert [(run.folder.name, found.valid) for run, found in check_study(runs)] == [
-        ("a", False),
-        ("b", False),
-    ]
 
 
 def test_rows_in_several_pieces_are_one_table(tmp_path):
