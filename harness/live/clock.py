@@ -1,0 +1,35 @@
+"""The run's clock over an event loop: seconds since it was made, never falling.
+
+It has the shape of `harness.virtual.clock.Clock` (`now`, `at`), so that what was written for virtual time
+runs on an event loop. Under `virtual_loop.VirtualLoop` the loop's own time is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class LoopClock:
+    """Seconds of the running loop since the clock was made.
+
+    `lateness_s` is the most by which anything asked for with `at` happened too late.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._start = self._loop.time()
+        self.lateness_s = 0.0
+
+    @property
+    def now(self) -> float:
+        """Seconds since the clock was made."""
+        return self._loop.time() - self._start
+
+    def at(self, when: float, happen: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        """Have `happen(*args)` called at `when` or, if that has passed, soon."""
+        return self._loop.call_at(self._start + when, self._happen, when, happen, args)
+
+    def _happen(self, when: float, happen: Callable[..., None], args: tuple[object, ...]) -> None:
+        self.lateness_s = max(self.lateness_s, self.now - when)
+        happen(*args)
