@@ -9,27 +9,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+_ROUNDING_S = 1e-6  # more than floats lose in a subtraction, less than anybody waits for
+
 
 class LoopClock:
     """Seconds of the running loop since the clock was made.
 
-    `lateness_s` is the most by which anything asked for with `at` happened too late.
+    Nothing happens before its time, although event loops may be early by the resolution of their timers
+    (a millisecond under uvloop). `lateness_s` is the most by which anything happened too late.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._start = self._loop.time()
+        self._floor = 0.0
         self.lateness_s = 0.0
 
     @property
     def now(self) -> float:
         """Seconds since the clock was made."""
-        return self._loop.time() - self._start
+        return max(self._loop.time() - self._start, self._floor)
 
     def at(self, when: float, happen: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """Have `happen(*args)` called at `when` or, if that has passed, soon."""
         return self._loop.call_at(self._start + when, self._happen, when, happen, args)
 
     def _happen(self, when: float, happen: Callable[..., None], args: tuple[object, ...]) -> None:
-        self.lateness_s = max(self.lateness_s, self.now - when)
+        late = self.now - when
+        if late < -_ROUNDING_S:
+            self.at(when, happen, *args)
+            return
+        self._floor = max(self._floor, when)
+        self.lateness_s = max(self.lateness_s, late)
         happen(*args)
