@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import SetupError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CHUNK_ROWS = 16_384  # rows of one row group: some megabytes of Python objects at most
 
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}

@@ -51,7 +51,7 @@ def _trajectory(source: Source, played: Played) -> dict[str, Any]:
         "final_metrics": {
             "total_prompt_tokens": sum(row.prompt_tokens for row in calls),
             "total_completion_tokens": sum(row.output_tokens for row in calls),
-            "total_cached_tokens": sum(row.cached_tokens for row in calls),
+            "total_cached_tokens": _known_sum([row.cached_tokens for row in calls]),
             "total_steps": len(calls),
         },
         "extra": {
@@ -63,6 +63,12 @@ def _trajectory(source: Source, played: Played) -> dict[str, Any]:
             "worst_wait_s": program.worst_wait_s,
         },
     }
+
+
+def _known_sum(values: list[int | None]) -> int | None:
+    """Their sum; null unless all are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _step(source: Source, number: int, row: CallRow, played: Played) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A program is a trace: a span `invoke_agent`, and below it a span `chat` per call and `execute_tool` per
 tool run. Times are UNIX nanoseconds. Ids are hashes of the program, call and tool run and of the run
 itself (its start), so exporting twice gives the same file. What the conventions have no name for is in
-attributes `thunderbench.*`. (All of the GenAI conventions are still in development.)
+attributes `thunderbench.*`; what a run does not know has no attribute. (All of the GenAI conventions are
+still in development.)
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class _Spans:
             "name": name,
             "start_time": self.source.unix_ns(start_s),
             "end_time": self.source.unix_ns(end_s),
-            "attributes": attributes | shared,
+            "attributes": {k: v for k, v in attributes.items() if v is not None} | shared,
         }
 
 

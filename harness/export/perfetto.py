@@ -7,6 +7,9 @@ the calls in its batch, laid out so that they do not overlap, and counters of it
 from the prefill of a program to the replica that does it. Times are whole microseconds of the run's
 clock: viewers read fractions as floating point, and slices that touch would overlap.
 
+What a live run does not know is left out: a part of a step is drawn with the next one that is known, a call
+counts as in the batch from its dispatch on, one whose replica nobody told is on none.
+
 Lanes of a replica need all its calls in order of time: for that, and for nothing else, 24 bytes per call
 are kept.
 """
@@ -41,6 +44,7 @@ _SAMPLE_COLUMNS = (
     "idle_cached_tokens",
     "capacity_tokens",
 )
+_BEGINS = ("scheduled_s", "dispatched_s", "arrived_s")  # of a call in the batch: the first that is known
 _TOTALS = "samples without totals, space-time and disk: the tracks show the cache and the requests"
 
 
@@ -98,16 +102,16 @@ class Replicas:
     """Which process stands for which replica, and on which lane of it a call runs."""
 
     def __init__(self, run: Run) -> None:
-        calls = call_columns(run, ["replica", "scheduled_s", "finished_s"])
-        names = set(pc.unique(calls["replica"]).to_pylist()) if calls.num_rows else set()
+        calls = call_columns(run, ["replica", *_BEGINS, "finished_s"])
+        names = set(pc.unique(calls["replica"].drop_null()).to_pylist()) if calls.num_rows else set()
         for batch in run.batches("samples", ["replica"]):
             names.update(pc.unique(batch.column("replica")).to_pylist())
         self.processes = {name: PROGRAMS + 1 + place for place, name in enumerate(sorted(names))}
         self._lanes: NDArray[np.int32] = np.zeros(calls.num_rows, dtype=np.int32)
         self._counts = dict.fromkeys(self.processes, 0)
         for name in self.processes if calls.num_rows else ():
-            own = np.flatnonzero(pc.equal(calls["replica"], name).to_numpy())
-            begins = microseconds(calls["scheduled_s"].to_numpy()[own])
+            own = np.flatnonzero(pc.equal(calls["replica"].fill_null(""), name).to_numpy())
+            begins = microseconds(pc.coalesce(*(calls[column] for column in _BEGINS)).to_numpy()[own])
             ends = microseconds(calls["finished_s"].to_numpy()[own])
             self._lanes[own] = found = lanes(begins, ends)
             self._counts[name] = int(found.max()) + 1 if len(found) else 0
@@ -201,21 +205,24 @@ def _boxes(row: CallRow, number: int, tools: list[ToolRow]) -> Iterator[_Box]:
 
 
 def _parts(row: CallRow, tools_from_s: float) -> Iterator[Part]:
-    """The parts of a step that took time, but for its tools."""
+    """The parts of a step that took time, but for its tools; each begins where the one before it ended."""
     args = {"call": row.call_id, "replica": row.replica}
     prompt = {"prompt_tokens": row.prompt_tokens, "cached_tokens": row.cached_tokens}
     prompt |= {"recomputed_tokens": row.recomputed_tokens, "preemptions": row.preemptions}
-    steps = (
-        ("hold", row.arrived_s, row.dispatched_s, args),
-        ("queue", row.dispatched_s, row.scheduled_s, args),
-        ("prefill", row.scheduled_s, row.first_token_s, args | prompt),
-        ("decode", row.first_token_s, row.finished_s, args | {"output_tokens": row.output_tokens}),
-        ("sandbox", row.finished_s, tools_from_s, args),
+    ends: tuple[tuple[str, float | None, dict[str, Any]], ...] = (
+        ("hold", row.dispatched_s, args),
+        ("queue", row.scheduled_s, args),
+        ("prefill", row.first_token_s, args | prompt),
+        ("decode", row.finished_s, args | {"output_tokens": row.output_tokens}),
+        ("sandbox", tools_from_s, args),
     )
-    for name, begin_s, end_s, given in steps:
-        part = Part(name, _us(begin_s), _us(end_s), given)
-        if part.end > part.begin:
-            yield part
+    begin_s = row.arrived_s
+    for name, end_s, given in ends:
+        if end_s is not None:
+            part = Part(name, _us(begin_s), _us(end_s), given)
+            begin_s = end_s
+            if part.end > part.begin:
+                yield part
 
 
 def _tool(tool: ToolRow) -> Part:
@@ -225,6 +232,8 @@ def _tool(tool: ToolRow) -> Part:
 
 def _on_replica(events: _Events, row: CallRow, number: int, track: int, replicas: Replicas) -> None:
     """The call in the batch of its replica, and the arrow that leads there."""
+    if row.replica is None:
+        return
     process = replicas.processes[row.replica]
     lane = replicas.track(process, replicas.lane(number))
     args = {
@@ -234,7 +243,7 @@ def _on_replica(events: _Events, row: CallRow, number: int, track: int, replicas
         "output_tokens": row.output_tokens,
         "preemptions": row.preemptions,
     }
-    begin = _us(row.scheduled_s)
+    begin = _us(next(time for column in _BEGINS if (time := getattr(row, column)) is not None))
     _slice(events, Part(row.program_id, begin, _us(row.finished_s), args), process, lane)
     arrow = {"name": "call", "cat": "call", "id": number + 1, "ts": begin}
     events.add(ph="s", pid=PROGRAMS, tid=track, **arrow)
@@ -271,6 +280,13 @@ def _name_track(events: _Events, process: int, track: int, name: str, place: int
         events.add(ph="M", name=kind, ts=0, pid=process, tid=track, args=args)
 
 
+def _counter(events: _Events, name: str, moment: int, process: int, args: dict[str, int | None]) -> None:
+    """What is known of a counter at a moment."""
+    known = {key: value for key, value in args.items() if value is not None}
+    if known:
+        events.add(ph="C", name=name, ts=moment, pid=process, tid=process, args=known)
+
+
 def _counters(events: _Events, run: Run, replicas: Replicas) -> int:
     """KV and requests of every sample; the number of samples."""
     count = 0
@@ -280,13 +296,14 @@ def _counters(events: _Events, run: Run, replicas: Replicas) -> int:
             sample = dict(zip(_SAMPLE_COLUMNS, values, strict=True))
             process, moment = replicas.processes[sample["replica"]], _us(sample["time_s"])
             used, idle = sample["used_tokens"], sample["idle_cached_tokens"]
-            kv = {"used": used, "idle": idle, "blank": sample["capacity_tokens"] - used - idle}
+            size = sample["capacity_tokens"]
+            blank = None if None in {size, used, idle} else size - used - idle
+            kv = {"used": used, "idle": idle, "blank": blank}
             requests = {"running": sample["running"], "waiting": sample["waiting"]}
             for name, args in (("KV tokens", kv), ("requests", requests)):
-                events.add(ph="C", name=name, ts=moment, pid=process, tid=process, args=args)
+                _counter(events, name, moment, process, args)
             if moment != held_at:  # the same for all replicas
-                held = {"held": sample["held"]}
-                events.add(ph="C", name="calls", ts=moment, pid=PROGRAMS, tid=PROGRAMS, args=held)
+                _counter(events, "calls", moment, PROGRAMS, {"held": sample["held"]})
                 held_at = moment
             count += 1
     return count

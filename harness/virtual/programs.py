@@ -82,6 +82,8 @@ class LiveCall:
             r.finished_s - r.first_token_s,
             tools_from - r.finished_s,
             now - tools_from,
+            0,
+            0.0,
         )
 
 

@@ -48,6 +48,8 @@ def call(arrived=0.0, hold=0.0, queue=0.0, prefill=0.0, decode=0.0, sandbox=0.0,
         decode_s=decode,
         sandbox_s=sandbox,
         tool_s=tool,
+        retries=0,
+        late_s=0.0,
     )
     return row._replace(**changes)
 

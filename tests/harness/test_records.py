@@ -41,7 +41,7 @@ def test_a_run_comes_back_as_it_was_written(run):
         [*FILES, "spec.toml", "provenance.json", "summary.json", DONE]
     )
     assert opened.spec == {"concurrency": [2], "seed": 7, "schedulers": ["vllm"]}
-    assert opened.provenance == PROVENANCE | {"schema_version": 2}
+    assert opened.provenance == PROVENANCE | {"schema_version": 3}
     assert opened.summary == {"steps": 1}
     assert opened.table("programs").column("program_id").to_pylist() == ["p0", "p1"]
     assert [tuple(decision) for decision in opened.decisions()] == [(0, 0.25, Tick(), [Hold("c")])]
@@ -203,8 +203,8 @@ def test_damage_inside_a_table_is_found_when_it_is_read(run):
 
 
 def test_another_schema_version_is_refused_by_its_number(run, monkeypatch):
-    monkeypatch.setattr("harness.tables.SCHEMA_VERSION", 3)
-    with pytest.raises(SetupError, match=r"has results schema version 2; expected version 3") as caught:
+    monkeypatch.setattr("harness.tables.SCHEMA_VERSION", 4)
+    with pytest.raises(SetupError, match=r"has results schema version 3; expected version 4") as caught:
         open_run(run)
     assert caught.value.exit_code == 2
 

@@ -103,7 +103,7 @@ def test_null_in_a_column_that_has_none_is_our_bug_and_does_not_pass(tmp_path):
 
 def test_other_columns_are_refused_by_name(tmp_path):
     path = tmp_path / "calls.parquet"
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"schema_version": "2"}), path)
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"schema_version": "3"}), path)
     with pytest.raises(SetupError, match="its columns differ in a, b"):
         open_table(path, ["b"])
 
@@ -111,7 +111,7 @@ def test_other_columns_are_refused_by_name(tmp_path):
 def test_a_file_that_nobody_versioned_is_refused(tmp_path):
     path = tmp_path / "calls.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(SetupError, match="schema version none; expected version 2"):
+    with pytest.raises(SetupError, match="schema version none; expected version 3"):
         open_table(path, ["a"])
 
 
