@@ -65,6 +65,8 @@ class MemoryReplica:
         waiting = self._waiting[request.call_id] = _Waiting(request)
         if engine.next_boundary == inf:
             self._clock.at(now, self._begin, self._generation)
+        else:
+            self._await_boundary(engine)  # which may be sooner now
         return waiting
 
     def metrics(self) -> ReplicaMetrics:
