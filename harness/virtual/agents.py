@@ -1,7 +1,8 @@
-"""The agents' side of a virtual run: programs arrive, call, run their tools, and end.
+"""The agents' side of a run: programs arrive, call, run their tools, and end.
 
-Agents know no policy and no engine. They tell what happened (`tell`), and somebody else takes the
-calls that have arrived (`calls`) to an engine and reports their ends (`call_finished`, `call_failed`).
+The same in virtual time and on the wall clock: agents know no policy and no engine, and ask their clock
+for the time. They tell what happened (`tell`), and somebody else takes the calls that have arrived
+(`calls`) to an engine and reports their ends (`call_finished`, `call_failed`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Protocol, TypeVar
 
 from harness.errors import EngineFailed, SetupError
 from harness.rows import CallRow, ProgramRow, SampleRow, SandboxRow, ToolRow
-from harness.virtual.clock import Clock
 from harness.virtual.programs import LiveCall, LiveProgram, Preparation
 from harness.virtual.sandbox import SandboxPool
 from schedulers.contract import (
@@ -62,6 +62,19 @@ class Recorder(Protocol):
         ...
 
 
+class Clock(Protocol):
+    """`harness.virtual.clock.Clock`, or one like it on an event loop."""
+
+    @property
+    def now(self) -> float:
+        """Seconds of the run; while something happens, the time at which it was to happen."""
+        ...
+
+    def at(self, when: float, happen: Callable[..., None], /, *args: object) -> object:
+        """Have `happen(*args)` called at `when`, which may be now."""
+        ...
+
+
 class OpenLoop(Protocol):
     """Arrivals that do not wait for programs to finish."""
 
@@ -77,6 +90,7 @@ class Agents:
     `own_sandboxes` every agent prepares its sandbox before its first call, and nobody reclaims it;
     otherwise somebody calls `prepare`, at the latest the first tool that needs it does. Clients that do
     not `release` never say that a program is over. `before_arrival` is called just before a call arrives.
+    The first programs of a closed loop arrive evenly over `start_spread_s`.
     """
 
     def __init__(
@@ -93,6 +107,7 @@ class Agents:
         releases: bool = True,
         before_arrival: Callable[[LiveCall], None] | None = None,
         parses_tools: bool = False,
+        start_spread_s: float = 0.0,
     ) -> None:
         self._clock, self._tell, self._recorder = clock, tell, recorder
         self._programs, self._size, self._arrivals = programs, size, arrivals
@@ -106,6 +121,7 @@ class Agents:
         self._failures_in_a_row = 0
         self._releases, self._parses_tools = releases, parses_tools
         self._before_arrival = before_arrival
+        self._start_spread_s = start_spread_s
 
     @property
     def over(self) -> bool:
@@ -128,8 +144,9 @@ class Agents:
     def start(self) -> None:
         """Let the first programs arrive."""
         if isinstance(self._arrivals, ClosedLoop):
-            for _ in range(self._arrivals.concurrency):
-                self._clock.at(0.0, self._next_program)
+            slots = self._arrivals.concurrency
+            for slot in range(slots):
+                self._clock.at(slot * self._start_spread_s / slots, self._next_program)
         else:
             self._times = self._arrivals.times()
             self._await_next()

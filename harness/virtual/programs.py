@@ -18,17 +18,23 @@ class Preparation(Enum):
 
 
 class LiveCall:
-    """One step in progress: a call and the tool runs after it. Times in seconds; -1: not yet."""
+    """One step in progress: a call and the tool runs after it. Times in seconds; -1: not yet, or not told.
+
+    What a real server does not tell stays at -1: of the request `scheduled_s`, `cached_tokens` and
+    `preemptions`, and `dispatched_s` and an empty `replica` where the gateway does not say.
+    """
 
     __slots__ = (
         "arrived_s",
         "call",
         "decoded_told",
         "dispatched_s",
+        "late_s",
         "position",
         "program",
         "replica",
         "request",
+        "retries",
         "tools_left",
         "tools_started_s",
     )
@@ -44,46 +50,61 @@ class LiveCall:
         self.replica = ""
         self.tools_left = len(self.call.tools)
         self.tools_started_s = -1.0
+        self.retries = 0
+        self.late_s = 0.0  # how much later than it was due the client sent it
 
     def waited_s(self, now: float) -> float:
-        """From arrival to first scheduling, or to `now` while it still waits."""
-        scheduled = self.request.scheduled_s
-        return (scheduled if scheduled >= 0.0 else now) - self.arrived_s
-
-    def recomputed(self) -> int:
-        """Tokens computed again: known before but no longer cached, or lost to preemptions."""
+        """From arrival to first scheduling, or first token, or to `now` while it still waits."""
         r = self.request
-        return max(0, r.known_tokens - r.cached_tokens) + r.preempted_tokens
+        began = r.scheduled_s if r.scheduled_s >= 0.0 else r.first_token_s
+        return (began if began >= 0.0 else now) - self.arrived_s
+
+    def cached(self) -> int | None:
+        """Prompt tokens found in the cache; null when nobody said."""
+        return self.request.cached_tokens if self.request.cached_tokens >= 0 else None
+
+    def recomputed(self) -> int | None:
+        """Tokens computed again: known before but no longer cached, or lost to preemptions."""
+        r, cached = self.request, self.cached()
+        return None if cached is None else max(0, r.known_tokens - cached) + r.preempted_tokens
 
     def row(self, now: float) -> CallRow:
-        """The step's row; its six parts add up to `now - arrived_s`."""
+        """The step's row; those of its six parts that are known add up to `now - arrived_s`."""
         r = self.request
+        dispatched_s, hold_s, since_s = None, None, self.arrived_s
+        if self.dispatched_s >= 0.0:
+            dispatched_s = self.dispatched_s
+            hold_s, since_s = dispatched_s - since_s, dispatched_s
+        scheduled_s, queue_s = None, None
+        if r.scheduled_s >= 0.0:
+            scheduled_s = r.scheduled_s
+            queue_s, since_s = scheduled_s - since_s, scheduled_s
         tools_from = self.tools_started_s if self.tools_started_s >= 0.0 else r.finished_s
         return CallRow(
             self.program.id,
             self.call.call_id,
             self.position,
-            self.replica,
+            self.replica or None,
             self.arrived_s,
-            self.dispatched_s,
-            r.scheduled_s,
+            dispatched_s,
+            scheduled_s,
             r.first_token_s,
             r.finished_s,
             now,
             r.prompt_tokens,
-            r.cached_tokens,
+            self.cached(),
             r.known_tokens,
             self.recomputed(),
-            self.call.output.tokens,
-            r.preemptions,
-            self.dispatched_s - self.arrived_s,
-            r.scheduled_s - self.dispatched_s,
-            r.first_token_s - r.scheduled_s,
+            r.output.tokens,
+            r.preemptions if r.preemptions >= 0 else None,
+            hold_s,
+            queue_s,
+            r.first_token_s - since_s,
             r.finished_s - r.first_token_s,
             tools_from - r.finished_s,
             now - tools_from,
-            0,
-            0.0,
+            self.retries,
+            self.late_s,
         )
 
 
@@ -113,7 +134,9 @@ class LiveProgram:
                 self._followers[self._positions[before]].append(i)
             if call.parent is not None:
                 self._extenders[self._positions[call.parent]] += 1
-        self._sums = [0, 0, 0, 0]  # prompt, cached, output, recomputed
+        self._prompt_tokens = self._output_tokens = 0  # of finished calls
+        self._cached_tokens: int | None = 0  # null: not told of all
+        self._recomputed_tokens: int | None = 0
         self._worst_wait_s = 0.0
 
     def roots(self) -> list[int]:
@@ -156,11 +179,10 @@ class LiveProgram:
         del self.open[live.position]
         self.steps += 1
         r = live.request
-        sums = self._sums
-        sums[0] += r.prompt_tokens
-        sums[1] += r.cached_tokens
-        sums[2] += r.output.tokens
-        sums[3] += live.recomputed()
+        self._prompt_tokens += r.prompt_tokens
+        self._output_tokens += r.output.tokens
+        self._cached_tokens = _sum(self._cached_tokens, live.cached())
+        self._recomputed_tokens = _sum(self._recomputed_tokens, live.recomputed())
         self._worst_wait_s = max(self._worst_wait_s, live.waited_s(now))
         if self.failed is not None:
             return []
@@ -194,10 +216,10 @@ class LiveProgram:
             now if ended else None,
             len(program.calls),
             self.steps,
-            self._sums[0],
-            self._sums[1],
-            self._sums[2],
-            self._sums[3],
+            self._prompt_tokens,
+            self._cached_tokens,
+            self._output_tokens,
+            self._recomputed_tokens,
             self.pauses,
             max([self._worst_wait_s, *waits]),
             ended_at,
@@ -226,3 +248,8 @@ class LiveProgram:
             if mine.tokens != theirs.tokens:
                 break
         return min(seen, self.last.prompt_tokens + self.last.output.tokens - 1)
+
+
+def _sum(known: int | None, more: int | None) -> int | None:
+    """Null as soon as one part is."""
+    return None if known is None or more is None else known + more

@@ -5,7 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import SetupError
+from harness.virtual.agents import Agents
+from harness.virtual.clock import Clock
 from harness.virtual.engine import EngineOptions
+from harness.virtual.programs import LiveProgram
+from harness.virtual.sandbox import SandboxPool
 from harness.virtual.steptime import StepTime
 from schedulers.contract import (
     CallArrived,
@@ -18,7 +22,7 @@ from schedulers.contract import (
     ToolFinished,
     WakeAt,
 )
-from tests.harness.virtual.bag import Through, chain, need, play, segment
+from tests.harness.virtual.bag import Bag, Through, chain, need, play, segment
 from workloads.arrivals import ClosedLoop
 from workloads.model import Call, Program, ToolRun
 
@@ -176,7 +180,7 @@ def test_parts_add_up(concurrency, blocks, managing, shapes):
     assert [p.ended_at for p in bag.programs] == ["finished"] * len(programs)
     assert sum(p.steps_done for p in bag.programs) == len(bag.calls) == sum(s[0] for s in shapes)
     for row in bag.calls:
-        parts = row[-6:]
+        parts = row[-8:-2]
         assert min(parts) >= 0.0
         assert sum(parts) == pytest.approx(row.ended_s - row.arrived_s)
         assert 0 <= row.cached_tokens < row.prompt_tokens
@@ -193,3 +197,52 @@ def test_several_replicas_are_told_apart():
     bag = play([chain("p0", 2), chain("p1", 2)], policy=Through({CallArrived: spread}), replicas=2)
     assert {(row.program_id, row.replica) for row in bag.calls} == {("p0", "r0"), ("p1", "r1")}
     assert {row.replica for row in bag.samples} == {"r0", "r1"}
+
+
+def test_the_first_programs_of_a_closed_loop_start_spread_and_a_slot_is_handed_over_at_once():
+    """Four slots over eight seconds; what ends at 3 s makes room for the third at once, not at 4 s."""
+    arrived = {}
+    clock = Clock()
+    agents = Agents(
+        clock,
+        lambda event: arrived.setdefault((type(event), event.program_id), clock.now),
+        programs=lambda i: chain(f"p{i}", 1, sandbox=need(prepare_s=3.0)),
+        size=5,
+        arrivals=ClosedLoop(4),
+        sandboxes=SandboxPool(),
+        own_sandboxes=True,
+        recorder=Bag(),
+        start_spread_s=8.0,
+    )
+    agents.start()
+    for _ in range(8):
+        clock.now = clock.next
+        clock.run_due()
+        for call_id in [name for name in agents.calls if name != "p1/0"]:
+            agents.call_failed(agents.calls[call_id], "refused")
+            clock.run_due()
+    times = [arrived[ProgramArrived, f"p{i}"] for i in range(5)]
+    assert times == [0.0, 2.0, 3.0, 4.0, 6.0]
+
+
+def test_what_a_server_does_not_tell_is_null_and_in_the_next_known_part():
+    """Hold known, scheduling not: prefill counts from dispatch. Neither known: from arrival."""
+    program = LiveProgram(chain("p", 2, output=3), 0, 10.0)
+    (first,) = program.roots()
+    live = program.start(first, 10.0)
+    assert live.waited_s(11.0) == 1.0
+    request = live.request
+    request.first_token_s, request.finished_s, request.preemptions = 14.0, 17.0, -1
+    assert live.waited_s(20.0) == 4.0
+    row = live.row(20.0)
+    assert (row.replica, row.dispatched_s, row.scheduled_s, row.cached_tokens) == (None, None, None, None)
+    assert (row.recomputed_tokens, row.preemptions) == (None, None)
+    assert row[-8:] == (None, None, 4.0, 3.0, 0.0, 3.0, 0, 0.0)
+    live.dispatched_s, live.replica, live.retries, live.late_s = 11.5, "r1", 2, 0.25
+    row = live.row(20.0)
+    assert (row.replica, row.dispatched_s) == ("r1", 11.5)
+    assert row[-8:] == (1.5, None, 2.5, 3.0, 0.0, 3.0, 2, 0.25)
+    program.end(live, 20.0)
+    sums = program.row(20.0, ended=True)
+    assert (sums.cached_tokens, sums.recomputed_tokens, sums.output_tokens) == (None, None, 3)
+    assert sums.worst_wait_s == 4.0
