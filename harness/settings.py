@@ -1,4 +1,4 @@
-"""Where a spec comes from: flags > environment > TOML file > defaults, merged and validated.
+"""Where a spec comes from: flags > environment > TOML file > profile > defaults, merged and validated.
 
 Whatever is wrong becomes one `SetupError` line: where it was said, what was found, what was expected.
 """
@@ -16,20 +16,26 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import SetupError
-from harness.spec import LOADS, EngineSpec, Overrides, RunSpec, StepTimeSpec
+from harness.spec import LOADS, EngineSpec, LiveSpec, Overrides, RunSpec, StepTimeSpec
 
 PREFIX = "THUNDERBENCH_"
 NOT_SETTINGS = frozenset({"jobs"})  # environment of the command line itself
 _TYPO = 0.85  # how alike an unknown variable is to a known one before it is refused as a slip
 
 # Flags and environment say `duration`; the field says its unit, too.
-UNITS_LEFT_OUT = {"duration": "duration_s", "warmup": "warmup_s", "sample_every": "sample_every_s"}
+UNITS_LEFT_OUT = {
+    "duration": "duration_s",
+    "warmup": "warmup_s",
+    "sample_every": "sample_every_s",
+    "start_spread": "start_spread_s",
+}
 
 _SCHEDULER_KEY = re.compile(r"scheduler\.((?:[\w.]+:)?[\w-]+)\.(.+)")  # `scheduler.my.module:Policy.field`
 _TABLES: dict[str, type[BaseModel]] = {
     "": RunSpec,
     "engine": EngineSpec,
     "step_time": StepTimeSpec,
+    "live": LiveSpec,
     "overrides": Overrides,
 }
 
@@ -39,10 +45,14 @@ def read_spec(
     sets: Iterable[str] = (),
     *,
     file: Path | None = None,
+    profile: Mapping[str, Any] | None = None,
     environment: Mapping[str, str],
 ) -> RunSpec:
-    """The spec of a study. `flags` by field name, null where not given; `sets` are `a.b=c` texts."""
-    merged = _read_file(file) if file else {}
+    """The spec of a study. `flags` by field name, null where not given; `sets` are `a.b=c` texts.
+
+    `profile` are settings below those of the file (see `harness.profile_file`).
+    """
+    merged = _merge(profile or {}, _read_file(file) if file else {})
     merged = _merge(merged, _read_environment(environment))
     merged = _merge(merged, {name: value for name, value in flags.items() if value is not None})
     for text in sets:
