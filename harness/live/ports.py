@@ -75,6 +75,10 @@ class UpstreamFailed(Exception):
         self.reason = reason
 
 
+class UpstreamTimedOut(UpstreamFailed):
+    """A replica was silent for too long."""
+
+
 class Upstream(Protocol):
     """All replicas, by name."""
 
