@@ -82,6 +82,7 @@ def compose(
         warmup_s=spec.warmup_s,
         duration_s=None if until_the_end else spec.duration_s,
         sample_every_s=spec.sample_every_s,
+        start_spread_s=spec.start_spread_s,
         on_progress=on_progress,
     )
     return Wired(run, recorder)

@@ -179,6 +179,9 @@ def with_backend(given: Mapping[str, Any]) -> dict[str, Any]:
     if words and all(isinstance(word, str) for word in words):
         arms = [word for word in words if is_external(word)]
         urls = [word for word in words if "://" in word and word not in arms]
+        unclear = next((w for w in words if ":" in w and w not in {*arms, *urls}), None)
+        if unclear is not None:
+            raise ValueError(f"backend {unclear} with http:// in front, if it is a server")
         kinds = list(dict.fromkeys(ALIASES.get(w, w) for w in words if w not in {*arms, *urls}))
         if urls or not kinds:
             kinds.append("servers")

@@ -1,6 +1,6 @@
 """Fill in what a spec leaves to a workload, a scheduler or a profile, and refuse what cannot run.
 
-`resolve` touches no file and starts nothing, so whatever the user got wrong is known before a folder
+`resolve` writes no file and starts nothing, so whatever the user got wrong is known before a folder
 exists. Its result describes the study completely: parameters of the workload, configuration of every
 scheduler, KV capacity and the constants of the step time; resolving it again changes nothing.
 """
@@ -29,6 +29,11 @@ from workloads.check import check
 from workloads.errors import WorkloadError
 from workloads.model import Program
 
+# Settings that say what a replica is.
+_OF_REPLICAS = frozenset(
+    {"model", "hardware", "replicas", "kv_dtype", "kv_tokens", "gpu_memory_utilization"}
+)
+
 
 def resolve(spec: RunSpec) -> RunSpec:
     """The spec with nothing left open. Raises `SetupError`."""
@@ -46,19 +51,14 @@ def resolve(spec: RunSpec) -> RunSpec:
             f"duration_s = inf with {spec.workload!r}, which has no end", "a finite duration_s"
         )
     spec = _suited(spec, workload)
-    profile, gpus = profiles.model(spec.model), profiles.hardware(spec.hardware)
-    profiles.refuse_uneven_split(profile, gpus)
-    kv_tokens = spec.kv_tokens or profiles.kv_capacity_tokens(
-        profile, gpus, spec.kv_dtype, spec.gpu_memory_utilization
-    )
+    if spec.is_live:
+        from harness.live.resolve import resolve_live  # noqa: PLC0415 - it imports this module
+
+        return resolve_live(spec, workload)
     _refuse_odd_replicas(spec)
     resolved = spec.model_copy(
         update={
-            "model": profile.name,
-            "hardware": str(gpus),
-            "kv_tokens": kv_tokens,
-            "efficiency": _efficiency(spec, profile, gpus),
-            "step_time": _step_time(spec, profile, gpus),
+            **_replica(spec),
             "overrides": Overrides(
                 workload=dict(workload.params),
                 scheduler={
@@ -73,6 +73,29 @@ def resolve(spec: RunSpec) -> RunSpec:
     for name in spec.schedulers:
         refuse_unmet_needs(name, build_policy(spec, name, spec.seed), resolved)
     return resolved
+
+
+def _replica(spec: RunSpec) -> dict[str, Any]:
+    """What a simulated replica is: names, KV capacity and step time.
+
+    Where capacity and step time are given, the names of model and hardware may be mere labels.
+    """
+    try:
+        profile, gpus = profiles.model(spec.model), profiles.hardware(spec.hardware)
+    except SetupError:
+        links = spec.engine.cpu_offload_gb or spec.engine.parts
+        if spec.step_time is None or spec.kv_tokens is None or links:
+            raise
+        return {"efficiency": "given"}
+    profiles.refuse_uneven_split(profile, gpus)
+    return {
+        "model": profile.name,
+        "hardware": str(gpus),
+        "kv_tokens": spec.kv_tokens
+        or profiles.kv_capacity_tokens(profile, gpus, spec.kv_dtype, spec.gpu_memory_utilization),
+        "efficiency": _efficiency(spec, profile, gpus),
+        "step_time": _step_time(spec, profile, gpus),
+    }
 
 
 def _step_time(spec: RunSpec, profile: profiles.ModelProfile, gpus: profiles.Hardware) -> StepTimeSpec:
@@ -137,9 +160,13 @@ def _refuse_odd_replicas(spec: RunSpec) -> None:
 
 
 def _suited(spec: RunSpec, workload: Workload) -> RunSpec:
-    """The spec with what the workload wishes for wherever the user said nothing."""
+    """The spec with what the workload wishes for wherever the user said nothing.
+
+    Real servers are what they are, so of a live run that is about its load only.
+    """
     wishes: Mapping[str, Any] = getattr(workload, "setup", {})
-    unsaid = {name: value for name, value in wishes.items() if name not in spec.model_fields_set}
+    fixed = spec.model_fields_set | (_OF_REPLICAS if spec.is_live else set())
+    unsaid = {name: value for name, value in wishes.items() if name not in fixed}
     return spec.model_copy(update=unsaid)
 
 

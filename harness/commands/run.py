@@ -62,10 +62,23 @@ AFTER_RUN = "reports.commands.report:after_run"
 )
 @click.option("--replicas", help="Engines behind the scheduler. [default: 1]")
 @click.option(
-    "--backend", help="virtual, or vllm-core: vLLM's own scheduler in virtual time. [default: virtual]"
+    "--backend",
+    multiple=True,
+    help="What to run on: virtual time (virtual, or vllm-core: vLLM's own scheduler), vllm: real servers "
+    "that are started (--set live.model_path=DIR), URL: a running server, external:URL: somebody else's "
+    "gateway as one more arm; the last two repeatable. [default: virtual]",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    help="What `calibrate` wrote of a real server, to predict it with (--config and flags win).",
+)
+@click.option("--api", help="How prompts go to real servers: tokens, or chat. [default: tokens]")
+@click.option(
+    "--start-spread", help="Closed loop: time over which the first programs start. [default: 0, at once]"
 )
 @click.option("--goodput", help="Limits of good steps, seconds: ttft_s:2,tpot_s:0.1,step_s:60.")
-@click.option("--sample-every", help="Virtual time between two samples. [default: 5s]")
+@click.option("--sample-every", help="Time between two samples, virtual or real. [default: 5s]")
 @click.option(
     "--config", "-c", type=click.Path(path_type=Path), help="TOML file with settings (flags win)."
 )
@@ -78,7 +91,7 @@ AFTER_RUN = "reports.commands.report:after_run"
     "-j",
     type=click.IntRange(min=1),
     envvar="THUNDERBENCH_JOBS",
-    help="Runs at a time. [default: as many as cores]",
+    help="Runs at a time. [default: as many as cores; on real servers one]",
 )
 @click.option(
     "--report", is_flag=True, help="Also write report.html into the results folder (see `report`)."
@@ -92,6 +105,8 @@ def run(
     *,
     sets: tuple[str, ...],
     config: Path | None,
+    profile: Path | None,
+    api: str | None,
     resume: Path | None,
     router: str | None,
     jobs: int | None,
@@ -103,10 +118,11 @@ def run(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Run the same programs under every scheduler, in virtual time, and say which wins and why.
+    """Run the same programs under every scheduler and say which wins and why.
 
-    Settings come from flags, then THUNDERBENCH_* (THUNDERBENCH_CONCURRENCY=24,48), then the TOML file of
-    --config, then the defaults. The results folder holds them all, resolved, in spec.toml.
+    Programs are played in virtual time, or on real servers (--backend). Settings come from flags, then
+    THUNDERBENCH_* (THUNDERBENCH_CONCURRENCY=24,48), then the TOML file of --config, then --profile, then
+    the defaults. The results folder holds them all, resolved, in spec.toml.
 
     \b
     Examples:
@@ -115,16 +131,22 @@ def run(
       thunderbench run --model Qwen3-8B --hardware 1xH100 --duration 10m --set scheduler.thunder.delta_t_s=2
       thunderbench run --workload trace:programs.jsonl --scheduler my_module:MyPolicy --scheduler vllm
       thunderbench run --scheduler vllm --scheduler cap:32 --router cache_aware --replicas 2
+      thunderbench run --profile h200.toml --concurrency 24,48
+      thunderbench run --backend http://gpu1:8000 --backend http://gpu2:8000 --duration 20m
+      thunderbench run --backend vllm --set live.model_path=/models/Qwen3-8B --set live.gpus="0;1"
+      thunderbench run --backend http://gpu1:8000 --backend external:http://gateway:9000 --scheduler thunder
       thunderbench run --resume results/sweep
       thunderbench run -c results/sweep/spec.toml -o results/again
     """  # noqa: D301 - click keeps line breaks after a real backspace
     given = {UNITS_LEFT_OUT.get(name, name): _said(value) for name, value in flags.items()}
+    given["live"] = None if api is None else {"api": api}
+    below = None if profile is None else _read_profile(profile)
 
     def read(file: Path | None) -> RunSpec:
         def spec(more: Iterable[str] = ()) -> RunSpec:
-            return read_spec(given, [*more, *sets], file=file, environment=os.environ)
+            return read_spec(given, [*more, *sets], file=file, profile=below, environment=os.environ)
 
-        return resolve(spec() if router is None else spec(_routed(spec().schedulers, router)))
+        return resolve(spec() if router is None else spec(_routed(spec().own_schedulers, router)))
 
     if resume is not None:
         if config is not None or given["output_dir"] is not None:
@@ -136,10 +158,16 @@ def run(
     if dry_run:
         _print_plan(spec, folder, as_json=as_json)
         return 0
+    if spec.is_live and (jobs or 1) > 1:
+        raise SetupError(
+            f"--jobs {jobs} with the backend {spec.backend}", "one run at a time on real servers"
+        )
     total = len(spec.runs())
     view = choose_view(sys.stderr, total, quiet=quiet or no_progress or as_json, environment=os.environ)
     facts = provenance.of_study(sys.argv[1:])
-    study = run_study(spec, folder, jobs=jobs or cores(), view=view, provenance=facts)
+    study = run_study(
+        spec, folder, jobs=1 if spec.is_live else jobs or cores(), view=view, provenance=facts
+    )
     if study.summary is None:
         return explain(study, total, verbose=verbose)
     print_summary(study.summary, folder, as_json=as_json, quiet=quiet)
@@ -153,14 +181,21 @@ def _said(value: Any) -> Any:
     return None if value in ((), "") else value
 
 
+def _read_profile(file: Path) -> dict[str, Any]:
+    from harness.profile_file import read_profile  # noqa: PLC0415 - for those who have one
+
+    return read_profile(file)
+
+
 def _routed(schedulers: Iterable[str], router: str) -> list[str]:
     """Settings that give every scheduler this router. Raises `SetupError` when none has a router."""
     with setup_errors():
         has = {name: "router" in field_names(name) for name in schedulers}
     without = [name for name in has if not has[name]]
     if len(without) == len(has):
+        names = " or ".join(without) or "external gateways"
         raise SetupError(
-            f"--router {router}, and no parameter `router` of {' or '.join(without)}",
+            f"--router {router}, and no parameter `router` of {names}",
             "a scheduler that has one",
             "Such as --scheduler vllm",
         )
@@ -197,7 +232,7 @@ def _exit_code(failed: dict[str, Failed]) -> int:
 def _print_plan(spec: RunSpec, folder: Path, *, as_json: bool) -> None:
     names = [key.name for key in spec.runs()]
     if as_json:
-        settings = spec.model_dump(mode="json", exclude={"output_dir"})
+        settings = spec.model_dump(mode="json", exclude=spec.untold)
         click.echo(json.dumps({"folder": str(folder), "runs": names, "spec": settings}, indent=2))
         return
     click.echo(spec.toml())

@@ -76,7 +76,8 @@ class VirtualRun:
     """One run. `kv_tokens` and `block_size` are what each replica announces to the policy.
 
     Measured is the window from `warmup_s` on for `duration_s` seconds; null runs until every program
-    has ended. `policy`, `engines` (by replica name) and `sandboxes` must be fresh.
+    has ended. `start_spread_s`: see `Agents`. `policy`, `engines` (by replica name) and `sandboxes` must
+    be fresh.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class VirtualRun:
         warmup_s: float,
         duration_s: float | None,
         sample_every_s: float = 5.0,
+        start_spread_s: float = 0.0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.clock = Clock()
@@ -122,6 +124,7 @@ class VirtualRun:
             before_arrival=self._describe if self._observes & {PromptSeen, KvChanged} else None,
             parses_tools=ToolCallParsed in self._observes,
             recorder=recorder,
+            start_spread_s=start_spread_s,
         )
 
     def run(self) -> None:

@@ -92,7 +92,7 @@ def test_examples_of_run_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path:
     examples = re.findall(r"^ +thunderbench (run .+)$", invoke("run", "--help").stdout, re.MULTILINE)
     assert len(examples) >= 5
     for example in examples:
-        if not re.search(r"my_module|--resume|-c ", example):  # these need files
+        if not re.search(r"my_module|--resume|-c |--profile|model_path", example):  # these need files
             assert invoke(*example.split(), "--dry-run").exit_code == 0, example
     assert list(tmp_path.iterdir()) == []
 
@@ -120,7 +120,29 @@ def test_version() -> None:
         (["run", "--kv-tokens", "0"], "kv_tokens = '0'; expected at least 1"),
         (["run", "--repeats", "0"], "repeats = '0'; expected at least 1"),
         (["run", "--request-rate", "0"], r"request_rate\[0\] = '0'; expected greater than 0"),
-        (["run", "--backend", "gpu"], "backend = 'gpu'; expected 'virtual' or 'vllm-core'"),
+        (
+            ["run", "--backend", "gpu"],
+            "backend = 'gpu'; expected 'virtual', 'vllm-core', 'vllm' or 'servers'",
+        ),
+        (
+            ["run", "--backend", "gpu1:8000"],
+            "settings .+; expected backend gpu1:8000 with http:// in front.+",
+        ),
+        (
+            ["run", "--backend", "http://a", "--backend", "vllm"],
+            "settings that do not fit together; expected one backend, not vllm and servers",
+        ),
+        (
+            ["run", "--backend", "http://a:b"],
+            r"live.urls\[0\] = 'http://a:b'; expected an address such as .+",
+        ),
+        (["run", "--backend", "vllm"], "backend vllm without live.model_path; expected the folder .+"),
+        (["run", "--backend", "http://a", "--jobs", "2"], "--jobs 2 with the backend servers; .+"),
+        (
+            ["run", "--api", "chat"],
+            ".+; expected settings of live for the backends vllm and servers only.+",
+        ),
+        (["run", "--profile", "absent.toml"], "profile absent.toml: No such file or directory; .+"),
         (
             ["run", "--set", "engine.block=1"],
             "unknown setting engine.block; expected .+ Did you mean block_size?",

@@ -94,8 +94,10 @@ def test_variables_of_others_are_left_alone_and_slips_are_refused() -> None:
         ),
         (
             {"flags": {"backend": "vllm-cor"}},
-            "backend = 'vllm-cor'; expected 'virtual', 'vllm-core', 'vllm' or 'servers'. "
-            "Did you mean vllm-core?",
+            (
+                "backend = 'vllm-cor'; expected 'virtual', 'vllm-core', 'vllm' or 'servers'. "
+                "Did you mean vllm-core?"
+            ),
         ),
         (
             {"sets": ("engine.blok_size=1",)},
