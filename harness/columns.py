@@ -32,15 +32,22 @@ def texts(table: pa.Table, column: str) -> NDArray[np.object_]:
     return values
 
 
+def known(values: Floats) -> Floats:
+    """The values without null."""
+    there: Floats = values[~np.isnan(values)]
+    return there
+
+
 def mean(values: Floats) -> float | None:
-    """Arithmetic mean; null for none."""
-    return float(values.mean()) if len(values) else None
+    """Arithmetic mean of what is known; null for none."""
+    there = known(values)
+    return float(there.mean()) if len(there) else None
 
 
 def total_known(values: Floats) -> float | None:
     """Sum of what is known; null when nothing is."""
-    known = values[~np.isnan(values)]
-    return float(known.sum()) if len(known) else None
+    there = known(values)
+    return float(there.sum()) if len(there) else None
 
 
 def total(table: pa.Table, column: str) -> float:

@@ -5,6 +5,9 @@ seconds of the run's clock. A step belongs to the window in which it ended, a pr
 it finished; engine counters are differences of their totals at the two edges. Where nothing was there to
 measure, a metric is null, never 0. Units stand in the keys; a `_share` is between 0 and 1.
 
+Where rows are null (see `harness.rows`), a mean or a share is over those that are not, and null when there
+are no others.
+
 Percentiles are null below a floor of samples: p50 needs 11, p90 64, p95 130, p99 662. From that many on,
 the second largest of n samples bounds the percentile with 99 % confidence (the early-stopping rule of
 MLPerf: at most one sample in n above the percentile has a probability of at most 1 %).
@@ -28,10 +31,19 @@ PARTS = ("hold", "queue", "prefill", "decode", "sandbox", "tool")
 GOODPUT_LIMITS = ("ttft_s", "tpot_s", "step_s")
 
 
-def summarise(tables: Tables, window: Window, goodput: Mapping[str, float] | None = None) -> Metrics:
+def summarise(
+    tables: Tables,
+    window: Window,
+    goodput: Mapping[str, float] | None = None,
+    client: Mapping[str, object] | None = None,
+) -> Metrics:
     """All metrics of a run over `window`, nested by subject and JSON-able.
 
-    `goodput` are upper limits in seconds, of `GOODPUT_LIMITS`. Raises SetupError for another limit.
+    `goodput` are upper limits in seconds, of `GOODPUT_LIMITS`. `client` is how the client of a live run
+    fared, null in virtual time: `lateness_p99_s`, by how much it sent calls later than they were due;
+    `lag_p99_s`, `lag_max_s`, by how much its event loop woke up late; `cpu_share` of one core that it used;
+    `retries`, `failed_calls`, `outputs_carried`: attempts made again, attempts that failed, calls whose
+    generated tokens went into the next prompt. Raises SetupError for another limit.
     """
     start, end = window
     calls = inside(tables.table("calls"), "ended_s", window)
@@ -41,7 +53,7 @@ def summarise(tables: Tables, window: Window, goodput: Mapping[str, float] | Non
     return {
         "window": {"start_s": start, "end_s": end, "length_s": end - start},
         "throughput": throughput(calls, programs, window),
-        "kv": {**kv(calls), **samples.kv(window)},
+        "kv": reuse(kv(calls), samples.kv(window)),
         "space_time": samples.space_time(window),
         "latency": latency(calls, programs, window),
         "fairness": fairness(calls, programs, window),
@@ -50,6 +62,7 @@ def summarise(tables: Tables, window: Window, goodput: Mapping[str, float] | Non
         "disk": samples.disk(window),
         "sandboxes": preparation(sandboxes, window),
         "goodput": goodput_of(calls, goodput, window) if goodput else None,
+        "client": None if client is None else dict(client),
     }
 
 
@@ -82,15 +95,32 @@ def kv(calls: pa.Table) -> Metrics:
     this program had computed them before, and tokens computed again because of preemptions;
     `recomputed_share` is over prompt tokens. `zero_recompute_share`: of the leading prompt tokens that the
     program had computed before, on whatever replica, the share found in the cache.
+    Shares are over the calls of which the server told what was cached; a sum is null unless it is known of
+    all calls.
     """
-    prompt, recomputed = total(calls, "prompt_tokens"), total(calls, "recomputed_tokens")
-    known, cached = floats(calls, "known_tokens"), floats(calls, "cached_tokens")
+    told = calls.filter(pc.is_valid(calls["cached_tokens"]))
+    prompt, recomputed = total(told, "prompt_tokens"), total(told, "recomputed_tokens")
+    before, cached = floats(told, "known_tokens"), floats(told, "cached_tokens")
     return {
-        "hit_rate_of_calls_share": ratio(total(calls, "cached_tokens"), prompt),
-        "recomputed_tokens": int(recomputed),
+        "hit_rate_of_calls_share": ratio(total(told, "cached_tokens"), prompt),
+        "recomputed_tokens": int(recomputed) if told.num_rows == calls.num_rows else None,
         "recomputed_share": ratio(recomputed, prompt),
-        "zero_recompute_share": ratio(float(np.minimum(known, cached).sum()), float(known.sum())),
+        "zero_recompute_share": ratio(float(np.minimum(before, cached).sum()), float(before.sum())),
     }
+
+
+def reuse(of_calls: Metrics, of_engines: Metrics) -> Metrics:
+    """What calls and engines say of the cache, together.
+
+    `hit_rate_share` is by the engines' counters, which count what was looked up until a window's very edge
+    and after a preemption too; where they are not told it is by the calls' usage. `hit_rate_from` says
+    which: `engines`, `usage`, or null where nobody tells.
+    """
+    found = {**of_calls, **of_engines, "hit_rate_from": "engines"}
+    if of_engines["queried_tokens"] is None or of_engines["hit_tokens"] is None:
+        usage = of_calls["hit_rate_of_calls_share"]
+        found |= {"hit_rate_share": usage, "hit_rate_from": None if usage is None else "usage"}
+    return found
 
 
 def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
@@ -99,7 +129,8 @@ def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
     `ttft_s`: the request reaches the gateway -> first output token, so holding counts. `tpot_s`: first to
     last output token / (output tokens - 1), vLLM's definition; a call with one token has none. `step_s`:
     the request reaches the gateway -> its tool runs have ended. `split_s`: means of the six parts of the
-    step, which sum to `step_s.mean`; `sum_minus_step_s` is what is left of that check. `program_s`:
+    step, which sum to `step_s.mean`; `sum_minus_step_s` is what is left of that check. A part that nobody
+    told is null, and the next one includes it (see `harness.rows`). `program_s`:
     arrival -> end of the programs that finished in the window. `answer_s`: arrival -> first token of the
     final answer, the call that ended last, of the same programs (FTR, first token rendered).
     A step that has not ended has no time yet: who waits for ever is not in these means, but in `fairness`.
@@ -112,7 +143,7 @@ def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
     firsts = dict(zip(texts(calls, "program_id"), floats(calls, "first_token_s"), strict=True))
     answered = np.array([firsts.get(name, np.nan) for name in texts(done, "program_id")], dtype=np.float64)
     answer = answered - floats(done, "arrived_s")
-    unexplained = mean(sum(parts.values(), np.zeros(len(step))) - step)
+    unexplained = mean(sum(map(np.nan_to_num, parts.values()), np.zeros(len(step))) - step)
     return {
         "ttft_s": _distribution(_ttft(calls)),
         "tpot_s": _distribution(_tpot(calls)[floats(calls, "output_tokens") > 1]),
@@ -126,7 +157,8 @@ def latency(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
 def fairness(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
     """Who waited, of the programs that were there in the window.
 
-    Waiting is being held at the gateway or queued at the engine. `worst_wait_s`: the longest wait of one
+    Waiting is being held at the gateway or queued at the engine; where the server does not say how long it
+    queued a call, the time to its first token. `worst_wait_s`: the longest wait of one
     call of such a program, begun at any time; a wait still open at the end of the run counts as far as it
     got, so starvation cannot hide. `worst_wait_program`: whose it was. `wait_gini_share`: Gini coefficient
     of the seconds each program waited (0 all alike, towards 1 one waits for all): the waits of its steps
@@ -139,6 +171,7 @@ def fairness(calls: pa.Table, programs: pa.Table, window: Window) -> Metrics:
         return {"programs": 0, "worst_wait_s": None, "worst_wait_program": None, "wait_gini_share": None}
     worst = floats(programs, "worst_wait_s")[there]
     waits = floats(calls, "hold_s") + floats(calls, "queue_s")
+    waits = np.where(np.isnan(waits), _ttft(calls), waits)
     waited: dict[str, float] = {}
     for name, wait in zip(texts(calls, "program_id"), waits, strict=True):
         waited[name] = waited.get(name, 0.0) + float(wait)

@@ -3,6 +3,9 @@
 Counters are totals since the start of the run; what they gained over a window is the difference between
 its two edges. A replica's totals at an edge are those of its last sample at or before it, or of its first
 sample where it joined later. The virtual driver samples exactly at both edges.
+
+Real servers do not tell everything, and not every time. A total is that of samples that tell it; what one
+of the replicas never tells is not known of all of them together.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from harness.columns import Floats, Metrics, Window, floats, mean, ratio, texts, whole
+from harness.columns import Floats, Metrics, Window, floats, known, mean, ratio, texts, whole
 
 COSTS = ("decode", "prefill", "recompute", "unused", "caching")
 
@@ -26,11 +29,17 @@ class Samples:
         self._columns: dict[str, Floats] = {}
 
     def gained(self, column: str, window: Window) -> float | None:
-        """What a total grew by over the window, all replicas together; null without samples."""
-        if not self._replicas:
+        """What a total grew by over the window, all replicas together.
+
+        Null without samples, where a replica never tells, and where a count fell: its server began anew.
+        """
+        edges = self._edges(window, column)
+        if not edges:
             return None
         values = self._column(column)
-        return float(sum(values[last] - values[first] for first, last in self._edges(window)))
+        if pa.types.is_integer(self._table.schema.field(column).type) and self._fell(values, edges):
+            return None
+        return float(sum(values[last] - values[first] for first, last in edges))
 
     def hit_rate(self, window: Window) -> float | None:
         """Hits / queries (tokens; vllm:prefix_cache_hits, vllm:prefix_cache_queries)."""
@@ -41,16 +50,13 @@ class Samples:
 
         `hit_rate_share`: see `hit_rate`. `used_mean_share`: KV held by running requests / capacity, mean
         over sampling instants and replicas. `imbalance_*_share`: largest minus smallest such share among
-        the replicas at one instant; null with one replica. `running_mean`, `waiting_mean`, `held_mean`:
-        requests in the batch, in the engines' queues and at the gateway, all replicas together.
+        the replicas at one instant at which all told it; null with one replica. `running_mean`,
+        `waiting_mean`, `held_mean`: requests in the batch, in the engines' queues and at the gateway, all
+        replicas together.
         """
         part = self._inside(window)
-        times, instant = np.unique(self._times[part], return_inverse=True)
         used = self._column("used_tokens")[part] / self._column("capacity_tokens")[part]
-        high, low = np.full(len(times), -np.inf), np.full(len(times), np.inf)
-        np.maximum.at(high, instant, used)
-        np.minimum.at(low, instant, used)
-        spread = high - low if len(self._replicas) > 1 else np.empty(0)
+        spread = self._spread(self._times[part], used)
         return {
             "hit_rate_share": self.hit_rate(window),
             "queried_tokens": whole(self.gained("queries_total", window)),
@@ -65,26 +71,41 @@ class Samples:
             "held_mean": mean(self._column("held")[part]),
         }
 
+    def _spread(self, times: Floats, used: Floats) -> Floats:
+        """Largest minus smallest used share at each instant at which all replicas told it."""
+        if len(self._replicas) < 2:
+            return np.empty(0)
+        told = ~np.isnan(used)
+        instants, instant, count = np.unique(times[told], return_inverse=True, return_counts=True)
+        high, low = np.full(len(instants), -np.inf), np.full(len(instants), np.inf)
+        np.maximum.at(high, instant, used[told])
+        np.minimum.at(low, instant, used[told])
+        spread: Floats = (high - low)[count == len(self._replicas)]
+        return spread
+
     def space_time(self, window: Window) -> Metrics:
         """KV capacity x time, token-seconds, split in the five costs of the ThunderAgent paper.
 
         `decode` and `prefill` are held by requests at work, `recompute` by prefill of what had been
         computed before, `caching` by nobody but reusable, `unused` is blank. The five sum to
-        `capacity_tokens_s`; `sum_minus_capacity_share` is what is left of that check.
+        `capacity_tokens_s`; `sum_minus_capacity_share` is what is left of that check. Real servers do not
+        tell the costs: then they are null.
         """
         costs = {name: self.gained(f"stp_{name}_total", window) for name in COSTS}
-        total_cost = sum(cost for cost in costs.values() if cost is not None)
+        told = [cost for cost in costs.values() if cost is not None]
+        total_cost = sum(told) if len(told) == len(costs) else None
+        edges = self._edges(window, "capacity_tokens")
         size = self._column("capacity_tokens")
         capacity = float(
-            sum(
-                size[last] * (self._times[last] - self._times[first]) for first, last in self._edges(window)
-            )
+            sum(size[last] * (self._times[last] - self._times[first]) for first, last in edges)
         )
         return {
             **{f"{name}_tokens_s": cost for name, cost in costs.items()},
             **{f"{name}_share": ratio(cost, total_cost) for name, cost in costs.items()},
-            "capacity_tokens_s": capacity if self._replicas else None,
-            "sum_minus_capacity_share": ratio(total_cost - capacity, capacity),
+            "capacity_tokens_s": capacity if edges else None,
+            "sum_minus_capacity_share": None
+            if total_cost is None
+            else ratio(total_cost - capacity, capacity),
         }
 
     def disk(self, window: Window) -> Metrics:
@@ -118,15 +139,30 @@ class Samples:
         """Rows in [start, end]."""
         return np.flatnonzero((self._times >= window[0]) & (self._times <= window[1]))
 
-    def _edges(self, window: Window) -> list[tuple[int, int]]:
-        """Of each replica, the rows that stand for the two edges."""
+    def _edges(self, window: Window, column: str) -> list[tuple[int, int]]:
+        """Of each replica, the rows that stand for the two edges; none if one never tells the column."""
         found = []
-        for own in self._replicas:
+        values = self._column(column)
+        for every in self._replicas:
+            own = every[~np.isnan(values[every])]
+            if not len(own):
+                return []
             first, last = np.maximum(np.searchsorted(self._times[own], window, "right") - 1, 0)
             found.append((int(own[first]), int(own[last])))
         return found
 
+    def _fell(self, values: Floats, edges: list[tuple[int, int]]) -> bool:
+        """Whether a replica's total fell between its edges."""
+        for own, (first, last) in zip(self._replicas, edges, strict=True):
+            between = known(values[own[(own >= first) & (own <= last)]])
+            if (np.diff(between) < 0).any():
+                return True
+        return False
+
     def _mean_of_sums(self, column: str, part: np.ndarray[tuple[int], np.dtype[np.intp]]) -> float | None:
-        """Mean per row, times the replicas: every instant has a row of each."""
-        each = mean(self._column(column)[part])
+        """Mean per row that tells, times the replicas: every instant has a row of each."""
+        values = self._column(column)
+        if any(np.isnan(values[own]).all() for own in self._replicas):
+            return None
+        each = mean(values[part])
         return None if each is None else each * len(self._replicas)

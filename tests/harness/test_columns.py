@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from harness.columns import floats, inside, mean, ratio, texts, total, total_known, whole
+from harness.columns import floats, inside, known, mean, ratio, texts, total, total_known, whole
 
 TABLE = pa.table({"t_s": [0.0, 1.0, 2.0, None], "n": [1, 2, 3, None], "name": ["a", "b", "c", None]})
 
@@ -20,6 +20,9 @@ def test_null_becomes_nan_and_whole_numbers_stay_exact():
 
 def test_nothing_is_null_not_zero():
     assert mean(np.array([])) is None
+    assert mean(np.array([np.nan])) is None
+    assert mean(np.array([np.nan, 2.0, 4.0])) == 3.0
+    assert known(np.array([np.nan, 2.0])).tolist() == [2.0]
     assert total_known(np.array([np.nan])) is None
     assert total_known(np.array([np.nan, 2.0])) == 2.0
     assert total(TABLE, "n") == 6.0

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from harness import metrics
 from harness.errors import SetupError
 from harness.rows import TABLES
-from tests.harness.results import as_table, call, program, sandbox, tool
+from tests.harness.results import as_table, call, program, sample, sandbox, tool
 
 WINDOW = (100.0, 160.0)
 SECONDS = st.floats(0, 1000)
@@ -281,3 +281,65 @@ def test_programs_without_a_group_are_in_none_and_a_run_without_groups_has_no_nu
     assert summary(programs=[alone])["groups"] is None
     both = summary(programs=[alone, member("a", 110.0, 120.0, 1)])["groups"]
     assert both["completion_s"]["mean"] == 10.0
+
+
+def live(arrived=100.0, hold=None, rest=10.0, **changes):
+    """A step of a real server: it does not say when it scheduled; `rest` counts from what is known."""
+    row = call(arrived=arrived, hold=hold or 0.0, prefill=rest, decode=5.0)
+    unknown = {"scheduled_s": None, "queue_s": None}
+    if hold is None:
+        unknown |= {"dispatched_s": None, "hold_s": None, "replica": None}
+    return row._replace(**unknown | changes)
+
+
+def test_parts_that_nobody_told_are_null_and_the_others_still_sum_to_the_step():
+    split = summary(calls=[live(hold=2.0), live(hold=4.0, rest=20.0)])["latency"]["split_s"]
+    assert (split["hold"], split["queue"], split["prefill"]) == (3.0, None, 15.0)
+    assert split["sum_minus_step_s"] == 0.0
+    split = summary(calls=[live()])["latency"]["split_s"]
+    assert (split["hold"], split["queue"], split["prefill"]) == (None, None, 10.0)
+    assert split["sum_minus_step_s"] == 0.0
+
+
+def test_without_a_queue_time_a_wait_is_until_the_first_token():
+    programs = [program("a", arrived_s=100.0), program("b", arrived_s=100.0)]
+    calls = [live(program_id="a", hold=3.0, rest=1.0), live(program_id="b", rest=12.0)]
+    found = summary(calls=calls, programs=programs)["fairness"]
+    assert found["wait_gini_share"] == metrics.gini(np.array([4.0, 12.0]))
+
+
+def test_cached_tokens_that_were_told_of_some_calls_give_a_share_but_no_sum():
+    told = {"prompt_tokens": 100, "cached_tokens": 40, "known_tokens": 80, "recomputed_tokens": 40}
+    untold = {"prompt_tokens": 999, "cached_tokens": None, "known_tokens": 999, "recomputed_tokens": None}
+    found = summary(calls=[live(**told), live(**untold)])["kv"]
+    assert found["hit_rate_of_calls_share"] == 0.4
+    assert (found["recomputed_share"], found["zero_recompute_share"]) == (0.4, 0.5)
+    assert found["recomputed_tokens"] is None
+    nothing = summary(calls=[live(**untold)])["kv"]
+    assert {nothing[name] for name in found if name.startswith(("recomputed", "zero", "hit"))} == {None}
+
+
+@pytest.mark.parametrize(
+    ("totals", "cached", "share", "source"),
+    [
+        ({"queries_total": 100, "hits_total": 30}, 40, 0.3, "engines"),
+        ({"queries_total": 0, "hits_total": 0}, 40, None, "engines"),
+        ({"queries_total": None, "hits_total": None}, 40, 0.4, "usage"),
+        ({"queries_total": 100, "hits_total": None}, 40, 0.4, "usage"),
+        ({"queries_total": None, "hits_total": None}, None, None, None),
+    ],
+)
+def test_the_hit_rate_is_the_engines_or_else_by_usage_and_says_which(totals, cached, share, source):
+    samples = [sample(WINDOW[0], queries_total=0, hits_total=0), sample(WINDOW[1])]
+    samples = [
+        each._replace(**dict.fromkeys(k for k, v in totals.items() if v is None)) for each in samples
+    ]
+    samples[1] = samples[1]._replace(**totals)
+    found = summary(samples=samples, calls=[live(prompt_tokens=100, cached_tokens=cached)])["kv"]
+    assert (found["hit_rate_share"], found["hit_rate_from"]) == (share, source)
+
+
+def test_how_the_client_fared_stands_in_the_summary_as_it_was_given():
+    assert summary()["client"] is None
+    told = {"lateness_p99_s": 0.001, "retries": 2}
+    assert metrics.summarise(Given(), WINDOW, client=told)["client"] == told

@@ -147,3 +147,83 @@ def test_without_samples_everything_is_null():
         *found.disk((0.0, 1.0)).values(),
     ]
     assert set(everything) == {None}
+
+
+def test_what_servers_did_not_tell_every_time_is_of_the_samples_that_told_it():
+    found = samples(
+        sample(0.0, queries_total=10, hits_total=0, running=4, used_tokens=50),
+        sample(5.0, queries_total=None, hits_total=None, running=None, used_tokens=None),
+        sample(10.0, queries_total=110, hits_total=50, running=2, used_tokens=100),
+        sample(15.0, queries_total=None, hits_total=None, running=None, capacity_tokens=None),
+    ).kv((0.0, 15.0))
+    assert (found["queried_tokens"], found["hit_tokens"], found["hit_rate_share"]) == (100, 50, 0.5)
+    assert (found["running_mean"], found["used_mean_share"]) == (3.0, 0.75)
+
+
+UNTOLD = dict.fromkeys(
+    [
+        "running",
+        "waiting",
+        "held",
+        "used_tokens",
+        "idle_cached_tokens",
+        "capacity_tokens",
+        "queries_total",
+        "hits_total",
+        "preemptions_total",
+        "evicted_blocks_total",
+        *(f"stp_{name}_total" for name in COSTS),
+    ]
+)
+
+
+def test_what_no_sample_tells_is_null_never_0():
+    found = samples(sample(0.0, **UNTOLD), sample(10.0, **UNTOLD))
+    assert set(found.kv((0.0, 10.0)).values()) == {None}
+    assert set(found.space_time((0.0, 10.0)).values()) == {None}
+    assert found.disk((0.0, 10.0))["peak_bytes"] == 0
+
+
+def test_a_sum_over_replicas_of_which_one_never_tells_is_not_known():
+    found = samples(
+        sample(0.0, "r0", queries_total=0, running=3),
+        sample(0.0, "r1", queries_total=None, running=None),
+        sample(10.0, "r0", queries_total=50, running=3),
+        sample(10.0, "r1", queries_total=None, running=None),
+    ).kv((0.0, 10.0))
+    assert (found["queried_tokens"], found["running_mean"]) == (None, None)
+
+
+def test_imbalance_is_of_the_instants_at_which_all_replicas_told_it():
+    found = samples(
+        sample(0.0, "r0", used_tokens=90),
+        sample(0.0, "r1", used_tokens=None),
+        sample(5.0, "r0", used_tokens=80),
+        sample(5.0, "r1", used_tokens=20),
+    ).kv((0.0, 5.0))
+    assert (found["imbalance_mean_share"], found["imbalance_max_share"]) == (
+        pytest.approx(0.6),
+        pytest.approx(0.6),
+    )
+
+
+def test_a_count_that_fell_is_of_a_server_that_began_anew_and_its_gain_is_not_known():
+    found = samples(
+        sample(0.0, queries_total=100),
+        sample(5.0, queries_total=300),
+        sample(10.0, queries_total=20),
+        sample(15.0, queries_total=500),
+    )
+    assert found.gained("queries_total", (0.0, 15.0)) is None
+    assert found.gained("queries_total", (0.0, 5.0)) == 200
+    assert found.gained("queries_total", (10.0, 15.0)) == 480
+
+
+def test_costs_are_shares_of_all_five_or_of_nothing():
+    one = dict.fromkeys([f"stp_{name}_total" for name in COSTS], 20.0)
+    told = samples(sample(0.0), sample(1.0, **one)).space_time((0.0, 1.0))
+    assert (told["decode_share"], told["sum_minus_capacity_share"]) == (0.2, 0.0)
+    part = samples(sample(0.0), sample(1.0, **one | {"stp_unused_total": None}))
+    found = part.space_time((0.0, 1.0))
+    assert (found["decode_tokens_s"], found["capacity_tokens_s"]) == (20.0, 100.0)
+    assert (found["decode_share"], found["sum_minus_capacity_share"]) == (None, None)
