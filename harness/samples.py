@@ -140,7 +140,10 @@ class Samples:
         return np.flatnonzero((self._times >= window[0]) & (self._times <= window[1]))
 
     def _edges(self, window: Window, column: str) -> list[tuple[int, int]]:
-        """Of each replica, the rows that stand for the two edges; none if one never tells the column."""
+        """Of each replica, the rows that stand for the two edges.
+
+        None at all if a replica never tells the column, or not once between the edges where it should have.
+        """
         found = []
         values = self._column(column)
         for every in self._replicas:
@@ -148,6 +151,8 @@ class Samples:
             if not len(own):
                 return []
             first, last = np.maximum(np.searchsorted(self._times[own], window, "right") - 1, 0)
+            if first == last and len(own) < len(every):
+                return []
             found.append((int(own[first]), int(own[last])))
         return found
 
