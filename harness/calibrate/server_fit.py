@@ -255,8 +255,10 @@ def _constants(problem: _Problem, x: Floats, seed: int) -> list[Fitted]:
     inner = np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(int(used.sum())))
     covariance[np.ix_(used, used)] = noise**2 * inner / np.outer(scale[used], scale[used])
     errors = np.maximum(np.sqrt(np.diag(covariance)), _jackknife(problem, seed))
+    # Of no point can a constant take more than all of its time.
+    most = np.where(used, (1 + 3 * noise) / np.where(used, columns.max(axis=0), 1.0), np.inf)
     return [
-        _fitted(k, x, errors, used, covariance)
+        _fitted(k, x, errors, most, covariance)
         for k in range(len(NAMES))
         if NAMES[k] != "expert_weights_s" or problem.touched.any()
     ]
@@ -271,10 +273,10 @@ def _jackknife(problem: _Problem, seed: int) -> Floats:
     return np.asarray(np.sqrt((len(fits) - 1) * np.mean((fits - fits.mean(axis=0)) ** 2, axis=0)))
 
 
-def _fitted(k: int, x: Floats, errors: Floats, used: NDArray[np.bool_], covariance: Floats) -> Fitted:
+def _fitted(k: int, x: Floats, errors: Floats, most: Floats, covariance: Floats) -> Fitted:
     value, half = float(x[k]), _Z95 * float(errors[k])
-    low, high = max(0.0, value - half), value + half
-    if not used[k]:
+    low, high = max(0.0, value - half), max(value, min(value + half, float(most[k])))
+    if np.isinf(most[k]):
         return Fitted(NAMES[k], value, 0.0, float("inf"), "nothing measured depends on it")
     if half <= VAGUE * value:
         return Fitted(NAMES[k], value, low, high, "")
