@@ -18,6 +18,10 @@ PLAIN_EVERY_S = 5.0
 class View(Protocol):
     """Who shows a study's progress."""
 
+    def note(self, line: str) -> None:
+        """Something to wait for that is no run."""
+        ...
+
     def started(self, run: str) -> None:
         """A run began."""
         ...
@@ -41,6 +45,9 @@ class View(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def note(self, line: str) -> None:
+        """Nothing."""
 
     def started(self, run: str) -> None:
         """Nothing."""
@@ -66,6 +73,10 @@ class Plain:
         self._latest: dict[str, Progress] = {}
         self._ended = 0
         self._shown_s = clock()
+
+    def note(self, line: str) -> None:
+        """A line."""
+        self._say(line)
 
     def started(self, run: str) -> None:
         """A line."""
@@ -117,6 +128,10 @@ class Bars:
         self._tasks: dict[str, Any] = {}
         self._bars.start()
 
+    def note(self, line: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(line, markup=False, highlight=False)
+
     def started(self, run: str) -> None:
         """A new bar."""
         self._tasks[run] = self._bars.add_task(run, total=1.0, figures="starting")
@@ -149,7 +164,7 @@ def describe(progress: Progress) -> str:
     end = "" if progress.end_s is None else f" of {_hours(progress.end_s)}"
     hit = "" if progress.hit_rate is None else f", hit rate {progress.hit_rate:.1%}"
     return (
-        f"{_hours(progress.now_s)}{end} virtual, {progress.programs_done} programs done, "
+        f"{_hours(progress.now_s)}{end}, {progress.programs_done} programs done, "
         f"{progress.steps_per_min:.1f} steps/min{hit}"
     )
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from harness.errors import SetupError
 from harness.lazy import named
-from harness.processes import Job, run_jobs
+from harness.processes import Job, Results, run_jobs
 from harness.progress import View
 from harness.records import DONE, PARTIAL, open_run
 from harness.settings import load_spec
@@ -70,8 +70,7 @@ def run_study(
                     (folder / SPEC).write_text(spec.toml(), encoding="utf-8")
                     for key in missing:  # what a broken copy left
                         shutil.rmtree(folder / key.name, ignore_errors=True)
-                todo = [Job(key.name, work, (spec, key, folder / key.name, provenance)) for key in missing]
-                outcomes, stopped_by = run_jobs(todo, jobs, view)
+                outcomes, stopped_by = _play(spec, missing, folder, jobs=jobs, view=view, facts=provenance)
             finally:
                 _tidy(folder, keys, made)
     failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failed)}
@@ -80,6 +79,30 @@ def run_study(
     summary = summary_of(folder, [key.name for key in keys])
     _write_summary(folder, summary)
     return Study(folder, summary, failed, stopped_by)
+
+
+def _play(
+    spec: RunSpec,
+    missing: Sequence[RunKey],
+    folder: Path,
+    *,
+    jobs: int,
+    view: View,
+    facts: Mapping[str, Any],
+) -> Results:
+    """Play the runs: simulated ones side by side, those on real servers one at a time."""
+
+    def job(known: RunSpec, key: RunKey) -> Job:
+        return Job(key.name, work, (known, key, folder / key.name, facts))
+
+    if not spec.is_live:
+        return run_jobs([job(spec, key) for key in missing], jobs, view)
+    if not missing:
+        return Results({}, None)
+    from harness.live.study import reachable  # noqa: PLC0415 - simulated studies need no servers
+
+    with reachable(spec, folder, view.note) as known:
+        return run_jobs([job(known, key) for key in missing], 1, view)
 
 
 def summary_of(folder: Path, names: Sequence[str]) -> dict[str, Any]:

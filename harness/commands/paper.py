@@ -32,7 +32,7 @@ class _Open:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self.started, self.advanced = view.started, view.advanced
+        self.note, self.started, self.advanced = view.note, view.started, view.advanced
         self.ended, self.refresh = view.ended, view.refresh
 
     def close(self) -> None:

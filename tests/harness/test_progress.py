@@ -15,9 +15,9 @@ class Terminal(io.StringIO):
 
 
 def test_a_run_in_one_line() -> None:
-    assert describe(HALF) == "0:35:00 of 1:10:00 virtual, 36 programs done, 111.4 steps/min, hit rate 87.6%"
+    assert describe(HALF) == "0:35:00 of 1:10:00, 36 programs done, 111.4 steps/min, hit rate 87.6%"
     assert describe(HALF._replace(end_s=None, hit_rate=None)) == (
-        "0:35:00 virtual, 36 programs done, 111.4 steps/min"
+        "0:35:00, 36 programs done, 111.4 steps/min"
     )
 
 
@@ -58,3 +58,14 @@ def test_the_view_fits_where_it_is_shown() -> None:
     assert isinstance(choose_view(Terminal(), 1, quiet=False, environment={"TERM": "dumb"}), Plain)
     assert isinstance(choose_view(io.StringIO(), 1, quiet=False, environment={}), Plain)
     assert isinstance(choose_view(Terminal(), 1, quiet=True, environment={}), Silent)
+
+
+def test_a_note_is_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    Plain(out, 1).note("waiting for server 0")
+    assert out.getvalue() == "waiting for server 0\n"
+    terminal = Terminal()
+    bars = Bars(terminal, 1)
+    bars.note("waiting for [server] 0")
+    bars.close()
+    assert "waiting for [server] 0" in terminal.getvalue()
