@@ -110,7 +110,8 @@ class ToolRow(NamedTuple):
 class SampleRow(NamedTuple):
     """One row per replica and sampling instant. Totals count from the start of the run.
 
-    What a server does not tell, or did not tell in time, is null.
+    What a server does not tell, or did not tell in time, is null. Totals of a real server count from its
+    own start: between two samples they say what happened, by themselves nothing.
     """
 
     time_s: Annotated[float, "sampling instant"]

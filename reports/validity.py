@@ -9,12 +9,18 @@ A run is INVALID, with every reason that applies, when
                  program, less what the program's own calls put out, was computed once by somebody. So
                  hits <= queries - max(calls, that much of any one program).
     warm cache   hits from before the run: every call among those scheduled first found tokens in the
-                 cache, or a counter was not 0 before the first program arrived.
+                 cache, or a counter was not 0 before the first program arrived. Real servers do not say
+                 when they scheduled, so there the first are all that were sent before any was answered;
+                 and they have counted since they were started, so their counters say nothing.
     concurrency  in a closed loop fewer programs were live than asked for while there were more to start:
                  on average below 95 % of them.
-    client       the client of a live run sent calls late: p99 above 0.1 s, as long as a cached call takes
-                 to its first token. Read from `client.send_lag_s.p99` of the summary; virtual runs have
-                 no client, and what is absent is not judged.
+    client       the client of a live run was the bottleneck. It sent calls late, or its event loop woke up
+                 late and so took the times of tokens late: p99 above 0.1 s, as long as a cached call takes
+                 to its first token, or above 5 % of the median step; means are late by far less than a
+                 p99, so then by less than the 2 % that count as no difference. Or it used more than 90 %
+                 of the core that its event loop has: from there on what waits for it grows tenfold.
+                 Virtual runs have no client, and what is absent is not judged.
+    failed calls more than 1 % of the calls of a live run failed for good, after all retries.
     steps        fewer than 130 steps ended in the window. Below that no p95 can be stated (the floors of
                  `harness.metrics`), and the noise of counting alone, 1 / sqrt(130) = 9 %, hides whatever
                  difference anybody looks for.
@@ -38,11 +44,14 @@ from reports.measures import pick
 
 MOST_FAILED_SHARE = 0.01
 LEAST_LIVE_SHARE = 0.95
-MOST_SEND_LAG_S = 0.1
+MOST_LATE_S = 0.1
+MOST_LATE_SHARE = 0.05  # of the median step
+MOST_CPU_SHARE = 0.9
 LEAST_STEPS = 130
 
-SEND_LAG = ("client", "send_lag_s", "p99")
+_LATE = {"lateness_p99_s": "it sent calls", "lag_p99_s": "its event loop woke up"}
 _COUNTERS = ("queries_total", "hits_total", "preemptions_total", "evicted_blocks_total")
+_MOMENTS = ("arrived_s", "dispatched_s", "scheduled_s", "first_token_s")
 
 
 class Validity(NamedTuple):
@@ -61,9 +70,10 @@ def validity(run: Run) -> Validity:
     reasons = [
         *_errors(programs),
         *_hit_rate(calls, samples),
-        *_warm_cache(programs, calls, samples),
+        *_warm_cache(programs, calls, samples, simulated=run.provenance.get("simulated", False)),
         *_concurrency(run, programs, samples),
         *_client(run),
+        *_failed_calls(run, calls),
         *_steps(calls),
     ]
     return Validity(not reasons, tuple(reasons))
@@ -95,14 +105,18 @@ class _Calls:
     output: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Program -> tokens that its calls put out."""
     first: tuple[float, int] = (math.inf, 0)
-    """When a call was first scheduled, and the fewest cached tokens of the calls scheduled then."""
+    """When a call was first scheduled, and the fewest cached tokens of the calls scheduled then.
+
+    Where servers do not say: when a call was first sent, the fewest of all sent before any was answered.
+    """
 
 
 @dataclass(slots=True)
 class _Samples:
     queries: int = 0
     hits: int = 0
-    first: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the engines counted in the run; 0 where they do not tell."""
+    first: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Replica -> time and counters of its first sample."""
     live: list[pa.Array] = field(default_factory=list)
     times: list[pa.Array] = field(default_factory=list)
@@ -125,7 +139,8 @@ def _programs(run: Run) -> _Programs:
 def _calls(run: Run) -> _Calls:
     found = _Calls()
     start, end = _window(run)
-    columns = ["program_id", "scheduled_s", "ended_s", "prompt_tokens", "cached_tokens", "output_tokens"]
+    unscheduled: list[pa.Table] = []
+    columns = ["program_id", *_MOMENTS, "ended_s", "prompt_tokens", "cached_tokens", "output_tokens"]
     for part in _parts(run, "calls", columns):
         prompt, cached, ended = part["prompt_tokens"], part["cached_tokens"], part["ended_s"]
         found.calls += part.num_rows
@@ -139,13 +154,24 @@ def _calls(run: Run) -> _Calls:
             found.output[name] += row["output_tokens_sum"]
         first = _smallest(part["scheduled_s"], math.inf)
         fewest = pc.min(part.filter(pc.equal(part["scheduled_s"], first))["cached_tokens"]).as_py()
-        found.first = min(found.first, (first, fewest))
+        found.first = min(found.first, (first, fewest or 0))
+        silent = part.filter(pc.is_null(part["scheduled_s"])).select([*_MOMENTS, "cached_tokens"])
+        unscheduled += [silent] if silent.num_rows else []
+    if unscheduled:
+        found.first = min(found.first, _first_sent(pa.concat_tables(unscheduled)))
     return found
+
+
+def _first_sent(calls: pa.Table) -> tuple[float, int]:
+    """`_Calls.first` of calls whose servers do not say when they scheduled."""
+    sent = pc.coalesce(calls["dispatched_s"], calls["arrived_s"])
+    before = calls.filter(pc.less(sent, pc.min(calls["first_token_s"])))
+    return pc.min(sent).as_py(), pc.min(before["cached_tokens"]).as_py() or 0
 
 
 def _samples(run: Run) -> _Samples:
     found = _Samples()
-    last: dict[str, dict[str, int]] = {}
+    last: dict[str, dict[str, int | None]] = {}
     for part in _parts(run, "samples", ["time_s", "replica", "programs_live", *_COUNTERS]):
         found.times += part["time_s"].chunks
         found.live += part["programs_live"].chunks
@@ -153,9 +179,18 @@ def _samples(run: Run) -> _Samples:
             own = part.filter(pc.equal(part["replica"], replica)).select(["time_s", *_COUNTERS])
             found.first.setdefault(replica, own.slice(0, 1).to_pylist()[0])
             last[replica] = own.slice(own.num_rows - 1).to_pylist()[0]
-    found.queries = sum(row["queries_total"] for row in last.values())
-    found.hits = sum(row["hits_total"] for row in last.values())
+    gained = {
+        name: [_gain(found.first[replica][name], row[name]) for replica, row in last.items()]
+        for name in ("queries_total", "hits_total")
+    }
+    if all(None not in each for each in gained.values()):
+        found.queries, found.hits = (sum(filter(None, each)) for each in gained.values())
     return found
+
+
+def _gain(first: float | None, last: float | None) -> int | None:
+    """What a total grew by; null where it is not told, and where it fell: its server began anew."""
+    return None if first is None or last is None or last < first else int(last - first)
 
 
 # ------------------------------------------------------------------ the reasons
@@ -187,16 +222,16 @@ def _hit_rate(calls: _Calls, samples: _Samples) -> Iterator[str]:
         )
 
 
-def _warm_cache(programs: _Programs, calls: _Calls, samples: _Samples) -> Iterator[str]:
+def _warm_cache(programs: _Programs, calls: _Calls, samples: _Samples, *, simulated: bool) -> Iterator[str]:
     scheduled_s, cached = calls.first
     if cached > 0 and scheduled_s < programs.first_open_call_s:
         yield (
             f"warm cache carried over: the first call, at {scheduled_s:g} s, found {cached} tokens before "
             "anything was computed"
         )
-    for replica, row in samples.first.items():
+    for replica, row in samples.first.items() if simulated else ():
         counted = ", ".join(f"{name} = {row[name]}" for name in _COUNTERS if row[name])
-        if counted and row["time_s"] <= programs.first_arrival_s:
+        if counted and (row["time_s"] or 0.0) <= programs.first_arrival_s:
             yield f"warm cache carried over: {replica} had {counted} before the first program arrived"
 
 
@@ -215,9 +250,25 @@ def _concurrency(run: Run, programs: _Programs, samples: _Samples) -> Iterator[s
 
 
 def _client(run: Run) -> Iterator[str]:
-    lag = pick(run.summary, SEND_LAG)
-    if lag is not None and lag > MOST_SEND_LAG_S:
-        yield f"client too slow: it sent calls up to {lag:.2f} s late (p99, at most {MOST_SEND_LAG_S:g} s)"
+    step_s = pick(run.summary, ("latency", "step_s", "p50"))
+    most_s = MOST_LATE_S if step_s is None else min(MOST_LATE_S, MOST_LATE_SHARE * step_s)
+    for name, what in _LATE.items():
+        late_s = pick(run.summary, ("client", name))
+        if late_s is not None and late_s > most_s:
+            yield f"client too slow: {what} up to {late_s:.3g} s late (p99, at most {most_s:.2g} s)"
+    cpu = pick(run.summary, ("client", "cpu_share"))
+    if cpu is not None and cpu > MOST_CPU_SHARE:
+        yield f"client too slow: it used {cpu:.0%} of its core (at most {MOST_CPU_SHARE:.0%})"
+
+
+def _failed_calls(run: Run, calls: _Calls) -> Iterator[str]:
+    failed = pick(run.summary, ("client", "failed_calls")) or 0.0
+    every = calls.calls + failed
+    if failed > MOST_FAILED_SHARE * every:
+        yield (
+            f"{failed:.0f} of {every:.0f} calls failed ({failed / every:.1%}, at most "
+            f"{MOST_FAILED_SHARE:.0%})"
+        )
 
 
 def _steps(calls: _Calls) -> Iterator[str]:

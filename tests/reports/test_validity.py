@@ -5,7 +5,7 @@ import pytest
 from harness.errors import SetupError
 from harness.records import open_run
 from reports.validity import LEAST_STEPS, Validity, validity
-from tests.harness.results import call, program, sample, write_run
+from tests.harness.results import PROVENANCE, call, program, sample, write_run
 
 WINDOW = {"window": {"start_s": 10.0, "end_s": 100.0}}
 CLOSED = "concurrency = [2]\nduration_s = 90.0\nseed = 7\n"
@@ -137,10 +137,80 @@ def test_an_open_loop_has_no_concurrency_to_reach(tmp_path):
     assert judged(tmp_path, samples=samples(live=0), spec=OPEN).valid
 
 
-def test_a_slow_client_is_named_where_there_is_one(tmp_path):
-    assert judged(tmp_path, summary=WINDOW | {"client": {"send_lag_s": {"p99": 0.1}}}).valid
-    found = judged(tmp_path / "2", summary=WINDOW | {"client": {"send_lag_s": {"p99": 0.25}}})
-    assert found.reasons == ("client too slow: it sent calls up to 0.25 s late (p99, at most 0.1 s)",)
+FAST = {"lateness_p99_s": 0.1, "lag_p99_s": 0.1, "lag_max_s": 9.0, "cpu_share": 0.9, "failed_calls": 1}
+
+
+@pytest.mark.parametrize(
+    ("client", "step_s", "reasons"),
+    [
+        (None, 60.0, ()),
+        ({}, 60.0, ()),
+        (FAST, 60.0, ()),
+        (FAST, 2.0, ()),
+        (FAST, None, ()),
+        (
+            FAST | {"lateness_p99_s": 0.25},
+            60.0,
+            ("client too slow: it sent calls up to 0.25 s late (p99, at most 0.1 s)",),
+        ),
+        (
+            FAST | {"lag_p99_s": 0.101},
+            None,
+            ("client too slow: its event loop woke up up to 0.101 s late (p99, at most 0.1 s)",),
+        ),
+        (
+            {"lateness_p99_s": 0.06},
+            1.0,
+            ("client too slow: it sent calls up to 0.06 s late (p99, at most 0.05 s)",),
+        ),
+        (FAST | {"cpu_share": 0.97}, 60.0, ("client too slow: it used 97% of its core (at most 90%)",)),
+        (FAST | {"failed_calls": 2}, 60.0, ("2 of 132 calls failed (1.5%, at most 1%)",)),
+    ],
+)
+def test_a_client_that_was_the_bottleneck_is_named(tmp_path, client, step_s, reasons):
+    """Late by more than 100 ms or 5 % of the median step, out of CPU, or with too many failed calls."""
+    summary = WINDOW | {"client": client, "latency": {"step_s": {"p50": step_s}}}
+    assert judged(tmp_path, summary=summary).reasons == reasons
+
+
+def live(rows, **changes):
+    """Calls as a real server tells of them."""
+    return [row._replace(scheduled_s=None, queue_s=None, preemptions=None, **changes) for row in rows]
+
+
+def on_servers(folder, **changes):
+    return judged(folder, provenance=PROVENANCE | {"simulated": False}, **changes)
+
+
+def test_a_live_run_is_valid_without_what_servers_do_not_say(tmp_path):
+    nothing = dict.fromkeys(("queries_total", "hits_total", "preemptions_total", "used_tokens"))
+    silent = [row._replace(**nothing) for row in samples()]
+    assert on_servers(tmp_path, calls=live(calls()), samples=silent).valid
+    untold = live(calls(), cached_tokens=None, recomputed_tokens=None, replica=None, dispatched_s=None)
+    assert on_servers(tmp_path / "2", calls=untold, samples=silent).valid
+
+
+def test_servers_count_from_their_own_start_and_one_that_began_anew_says_nothing(tmp_path):
+    """Hits of before are none of the run's, and counters above 0 are no warm cache."""
+    before = [row._replace(queries_total=10**6, hits_total=10**6) for row in samples()]
+    after = [*before[:-1], before[-1]._replace(queries_total=10**6 + 20_000, hits_total=10**6 + 10_000)]
+    assert on_servers(tmp_path, calls=live(calls()), samples=after).valid
+    too_many = [*before[:-1], before[-1]._replace(queries_total=10**6 + 20_000, hits_total=10**6 + 20_000)]
+    (reason,) = on_servers(tmp_path / "2", calls=live(calls()), samples=too_many).reasons
+    assert reason.startswith("hit rate above the bound: 20000 of 20000 prompt tokens")
+    restarted = [*before[:-1], before[-1]._replace(queries_total=5, hits_total=5)]
+    assert on_servers(tmp_path / "3", calls=live(calls()), samples=restarted).valid
+
+
+def test_a_warm_server_is_found_by_what_was_sent_before_anything_was_answered(tmp_path):
+    first = calls()[0]._replace(first_token_s=20.5, finished_s=20.6, ended_s=20.6)
+    twin = first._replace(arrived_s=20.1, dispatched_s=20.1, cached_tokens=96, program_id="p1")
+    assert on_servers(tmp_path, calls=live([first, twin, *calls()[1:]])).valid
+    warm = [first._replace(cached_tokens=16), twin, *calls()[1:]]
+    (reason,) = on_servers(tmp_path / "2", calls=live(warm)).reasons
+    assert reason == (
+        "warm cache carried over: the first call, at 20 s, found 16 tokens before anything was computed"
+    )
 
 
 def test_steps_are_counted_in_the_window(tmp_path):
