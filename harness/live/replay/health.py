@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.live.clock import LoopClock
 
-LAG_EVERY_S = 0.05
+LAG_EVERY_S = 1 / 32  # a power of two: its multiples are exact, so it moves no other timer's time
 
 
 class Health:
@@ -22,7 +22,8 @@ class Health:
 
     def __init__(self, clock: LoopClock, cpu_s: Callable[[], float] = time.process_time) -> None:
         self._clock, self._cpu_s = clock, cpu_s
-        self._began_s, self._cpu_at_begin_s = clock.now, cpu_s()
+        self._began_s: float | None = None
+        self._cpu_at_begin_s = 0.0
         self._late, self._lags = array("d"), array("d")
         self._timer: asyncio.TimerHandle | None = None
         self.retries = self.failed_calls = 0
@@ -33,8 +34,9 @@ class Health:
         """A call was sent so long after it was due."""
         self._late.append(late_s)
 
-    def watch(self) -> None:
-        """Watch the loop's lag until `stop`."""
+    def begin(self) -> None:
+        """The run begins: count CPU from now, and watch the loop's lag until `stop`."""
+        self._began_s, self._cpu_at_begin_s = self._clock.now, self._cpu_s()
         self._expect(self._clock.now + LAG_EVERY_S)
 
     def stop(self) -> None:
@@ -45,7 +47,7 @@ class Health:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able; null where nothing was measured. Percentiles are those at or above the share."""
-        elapsed = self._clock.now - self._began_s
+        elapsed = 0.0 if self._began_s is None else self._clock.now - self._began_s
         return {
             "calls_sent": len(self._late),
             "lateness_p99_s": _p99(self._late),

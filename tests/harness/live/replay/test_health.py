@@ -46,7 +46,7 @@ def test_a_loop_that_is_held_up_shows_as_lag_and_cpu_counts_from_the_beginning()
 
     async def main():
         health = Health(LoopClock(), cpu_s=lambda: next(cpu))
-        health.watch()
+        health.begin()
         loop = asyncio.get_running_loop()
         await asyncio.sleep(1.0)
         loop._virtual_s += 0.2  # what a callback does that takes so long
