@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "paper": ("harness.commands.paper:paper", "Run a paper's figures; theirs and ours side by side."),
     "calibrate": ("harness.commands.calibrate:calibrate", "Fit step times to recorded timings."),
     "validate": ("harness.commands.validate:validate", "Replay a recorded run and say how far off we are."),
+    "doctor": ("harness.commands.doctor:doctor", "Check this machine, and say how to mend what fails."),
     "workloads": ("harness.commands.workloads:workloads", "List the workloads, or look at one."),
     "schedulers": ("harness.commands.schedulers:schedulers", "List the schedulers, or look at one."),
     "models": ("harness.commands.models:models", "List model and hardware profiles, and what fits where."),
