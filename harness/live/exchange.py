@@ -8,7 +8,6 @@ stays as it is: it is only read along.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,12 +16,12 @@ from urllib.parse import quote
 from harness.live.answers import Plain, bad_gateway, unavailable
 from harness.live.calls import OpenCall
 from harness.live.ports import Answer, UpstreamFailed, Usage
+from harness.live.prompt_sizes import PromptSizes
 from harness.live.sse import StreamWatcher, read_body
-from harness.live.wire import Looked, PromptSizes
+from harness.live.wire import Looked
 
+PLAIN = frozenset({"", "identity"})  # encodings of what is not compressed
 BYTES_PER_TOKEN = 4  # of an answer whose server counts nothing: English text has a little more
-_INFLATE = 32 + zlib.MAX_WBITS  # gzip or zlib, whichever it is
-_INFLATED_BYTES = 1 << 26  # of a compressed answer, read along at most
 
 
 class Ended(NamedTuple):
@@ -32,6 +31,7 @@ class Ended(NamedTuple):
     path: str
     model: str | None
     stream: bool
+    body: bytes  # of the request; empty unless bodies are logged
     status: int
 
 
@@ -123,7 +123,7 @@ class Exchange:
         if self.status >= 400:
             call.failed(f"HTTP {self.status}")
         else:
-            read = read_body(self._plain(body))
+            read = read_body(body, encoding_of(self.answer))
             if read.error is not None:
                 call.failed(read.error)
             else:
@@ -138,19 +138,11 @@ class Exchange:
         self.over(answer.status)
         return answer
 
-    def _plain(self, body: bytes) -> bytes:
-        if encoding_of(self.answer) not in {"gzip", "deflate"}:
-            return body
-        try:
-            return zlib.decompressobj(_INFLATE).decompress(body, _INFLATED_BYTES)
-        except zlib.error:
-            return body  # no JSON either, and told so
-
 
 class Relayed:
     """A stream on its way to the client, as `answers.Outward`. Closing it ends the call."""
 
-    __slots__ = ("_closed", "_exchange", "_inflate", "_watcher", "headers", "status")
+    __slots__ = ("_closed", "_exchange", "_watcher", "headers", "status")
 
     whole = None
 
@@ -158,13 +150,9 @@ class Relayed:
         self._exchange = exchange
         self.status, self.headers = exchange.status, exchange.headers
         self._closed = False
-        self._inflate: zlib._Decompress | None = None
         encoding = encoding_of(exchange.answer)
-        if encoding in {"gzip", "deflate"}:
-            self._inflate = zlib.decompressobj(_INFLATE)
-        readable = encoding in {"", "identity"}
-        self._watcher = StreamWatcher(hide_usage=hide_usage and readable)
-        if hide_usage and readable:  # a length that counts the event which is taken out
+        self._watcher = StreamWatcher(hide_usage, encoding)
+        if hide_usage and encoding in PLAIN:  # a length that counts the event which is taken out
             self.headers = [field for field in self.headers if field[0].lower() != "content-length"]
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -182,23 +170,15 @@ class Relayed:
             except UpstreamFailed as error:
                 exchange.call.failed(error.reason)
                 raise
-            data = watcher.feed(data) if self._inflate is None else self._read_along(data)
+            data = watcher.feed(data)
             self._tell()
             if data:
                 yield data
         rest = watcher.end()
         self._tell()
         self._end()
-        if rest and self._inflate is None:
+        if rest:
             yield rest
-
-    def _read_along(self, data: bytes) -> bytes:
-        assert self._inflate is not None, "a stream that is not compressed"
-        try:
-            self._watcher.feed(self._inflate.decompress(data, _INFLATED_BYTES))
-        except zlib.error:
-            self._inflate = zlib.decompressobj(_INFLATE)  # garbage: its end will say so
-        return data
 
     def _tell(self) -> None:
         """Let the driver know how far the answer is."""
@@ -223,7 +203,7 @@ class Relayed:
         call, watcher = self._exchange.call, self._watcher
         if call.end is not None:
             return
-        if watcher.usage is not None or encoding_of(self._exchange.answer) not in {"", "identity"}:
+        if watcher.usage is not None or encoding_of(self._exchange.answer) not in PLAIN:
             self._finish()
         else:
             call.failed("the stream stopped before its end")

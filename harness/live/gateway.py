@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -49,6 +49,7 @@ class _Written(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Nothing is left to do."""
         del request
+        return self._payload_writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to do."""
@@ -97,7 +98,7 @@ class Gateway:
         self,
         message: RawRequestMessage,
         payload: StreamReader,
-        protocol: RequestHandler[Any],
+        protocol: RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:

@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from harness.errors import SetupError
@@ -81,8 +81,9 @@ class _Connection(asyncio.Protocol):
     # ------------------------------------------------------------ exchange
 
     def start(self, method: str, request: bytes, body: bytes) -> None:
-        """Send a request."""
-        assert self.transport is not None, "a request on a connection that is gone"
+        """Send a request. Raises `UpstreamFailed`."""
+        if self.transport is None:
+            raise UpstreamFailed("the connection was closed at once")
         self._parser, self.answered, self._error = AnswerParser(method), False, None
         self._heard_s = self._loop.time()
         if self._timer is None:
@@ -180,8 +181,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
-        assert isinstance(transport, asyncio.Transport), "a transport that cannot write"
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""

@@ -30,10 +30,12 @@ from harness.live.answers import Incoming, Outward, Plain, bad_gateway, unavaila
 from harness.live.calls import OpenCall
 from harness.live.driver import LiveDriver
 from harness.live.exchange import Ended, Exchange, Loss, Lost, Passed, Relayed, headers_of, is_stream
+from harness.live.hook_messages import PROGRAM_ARGUMENT
 from harness.live.http1 import HOP_BY_HOP
 from harness.live.identity import Identity, IdentityRules
 from harness.live.ports import Outgoing, Upstream, UpstreamFailed
-from harness.live.wire import Looked, PromptSizes, content_of, look, prepare
+from harness.live.prompt_sizes import PromptSizes
+from harness.live.wire import Looked, content_of, look, prepare
 from schedulers.contract import PromptSeen
 
 _NOT_SENT_ON = HOP_BY_HOP | {"host", "content-length", "accept-encoding", "expect"}
@@ -45,7 +47,8 @@ class Relay:
 
     `own_headers` are those that concern the gateway alone (lower case), such as its key's. `on_end` is
     told of every call that is over, `on_unreachable` of every replica (with the reason) to which a
-    connection failed. `tell_engine` adds to each request what the engine plug-in needs to know.
+    connection failed. `tell_engine` adds to each request what the engine plug-in needs to know;
+    `keep_bodies` tells `on_end` what the client sent.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Relay:
         identity: IdentityRules | None = None,
         own_headers: frozenset[str] = frozenset(),
         tell_engine: bool = False,
+        keep_bodies: bool = False,
         on_end: Callable[[Ended], None] | None = None,
         on_unreachable: Callable[[str, str], None] | None = None,
     ) -> None:
@@ -63,7 +67,8 @@ class Relay:
         self.draining = False
         self._upstream, self._identity = upstream, identity or IdentityRules()
         self._left_out = _NOT_SENT_ON | own_headers
-        self._tell_engine, self._on_end, self._on_unreachable = tell_engine, on_end, on_unreachable
+        self._tell_engine, self._keep_bodies = tell_engine, keep_bodies
+        self._on_end, self._on_unreachable = on_end, on_unreachable
         self._wants_content = PromptSeen in driver.policy.observes
         self._numbers = count()
         self._passed = count()
@@ -78,7 +83,8 @@ class Relay:
             call = self._open(identity, looked, incoming.body)
         except ThunderbenchError as error:
             return unavailable(f"the scheduler failed: {error}")
-        over = partial(self._over, call, looked, incoming.path)
+        path, body = incoming.path.partition("?")[0], incoming.body if self._keep_bodies else b""
+        over = partial(self._over, partial(Ended, call, path, looked.model, looked.stream, body))
         try:
             return await self._serve(call, looked, incoming, over)
         except BaseException:  # whoever waited has left
@@ -113,7 +119,7 @@ class Relay:
         if placement is None:
             return self._refuse(call, over, unavailable(f"the call was not served: {call.reason}"))
         hides_usage = looked.can_ask_usage
-        xargs = {"program_id": call.program_id} if self._tell_engine else None
+        xargs = {PROGRAM_ARGUMENT: call.program_id} if self._tell_engine else None
         body = prepare(
             looked, incoming.body, priority=placement.priority, xargs=xargs, ask_usage=hides_usage
         )
@@ -150,10 +156,10 @@ class Relay:
         headers["Accept-Encoding"] = "identity"  # a stream must be readable
         return headers
 
-    def _over(self, call: OpenCall, looked: Looked, path: str, status: int) -> None:
+    def _over(self, ended: Callable[[int], Ended], status: int) -> None:
         """A call has ended, and its client knows as much as it ever will."""
         if self._on_end is not None:
-            self._on_end(Ended(call, path.partition("?")[0], looked.model, looked.stream, status))
+            self._on_end(ended(status))
 
     def drain(self) -> None:
         """Take no more calls, and send away those that no replica has yet."""
