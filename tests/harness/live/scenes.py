@@ -29,12 +29,11 @@ def scripted(server, *, dialect=None, probe=None, replicas=()):
     return opened
 
 
-def play_live(open_scene, programs, *, arrivals=None, pool=None, own_sandboxes=True, **more):
-    """Play a list of programs on a virtual loop; returns the recorder and the run."""
-    bag = more.pop("bag", None) or Bag()
+def run_of(open_scene, programs, bag, *, arrivals=None, pool=None, own_sandboxes=True, **more):
+    """A live run of a list of programs."""
     programs = list(programs)
     options = {"warmup_s": 0.0, "duration_s": None, "sample_every_s": 5.0, **more}
-    run = LiveRun(
+    return LiveRun(
         open_scene,
         programs=programs.__getitem__,
         size=len(programs),
@@ -44,6 +43,12 @@ def play_live(open_scene, programs, *, arrivals=None, pool=None, own_sandboxes=T
         recorder=bag,
         **options,
     )
+
+
+def play_live(open_scene, programs, *, bag=None, **more):
+    """Play a list of programs on a virtual loop; returns the recorder and the run."""
+    bag = bag or Bag()
+    run = run_of(open_scene, programs, bag, **more)
     with VirtualLoop() as loop:
         try:
             loop.run_until_complete(run.play())
