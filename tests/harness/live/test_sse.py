@@ -179,7 +179,14 @@ def test_data_may_span_lines_and_stand_among_others():
 
 
 def test_a_byte_order_mark_before_the_first_line_is_none_of_it():
-    assert found(b"\xef\xbb\xbf" + CHAT) == found(CHAT)
+    assert found(b"\xef\xbb\xbf" + chat("x")).tokens_seen == 1
+    assert found(chat("x") + b"\xef" + chat("x")).tokens_seen == 1
+
+
+def test_a_carriage_return_ends_a_line_also_in_the_middle_of_an_event():
+    stream = chat("x").replace(b": [", b":\r [")
+    assert found(stream) == Found(0, None, [], done=False, error=None)
+    assert found(stream.replace(b"\r", b"\rdata:")).tokens_seen == 1
 
 
 def test_invalid_utf8_passes_and_does_not_hide_usage_from_us():
@@ -198,6 +205,13 @@ def test_beyond_an_event_too_long_everything_passes_unread(size, places, hide_us
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sse, "LONGEST_EVENT_BYTES", 200)
         read_around_the_longest(size, places, hide_usage, end)
+
+
+def test_an_event_too_long_is_not_read_when_it_is_a_chunk_of_its_own(monkeypatch):
+    monkeypatch.setattr(sse, "LONGEST_EVENT_BYTES", 200)
+    long = chat("x" * (201 - len(chat(""))))
+    assert watched([long, chat("y")], hide_usage=True) == ([long, chat("y"), b""], found(b""))
+    assert found(long.replace(b"x", b"", 1)).tokens_seen == 1
 
 
 def read_around_the_longest(size, places, hide_usage, end):

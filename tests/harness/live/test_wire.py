@@ -262,6 +262,8 @@ def test_usage_is_asked_for_in_streams_that_do_not_tell_it(raw, expected):
         (b'{"thunderbench":12,"b":2,"thunderbench":1}', b'{"b":2}'),
         (b'{"\\u0074hunderbench":0,"b":2}', b'{"b":2}'),
         (b'{"a":{"thunderbench":1}}', b'{"a":{"thunderbench":1}}'),
+        (b'{"a":"x,y","thunderbench":1,"a":12}', b'{"a":"x,y","a":12}'),
+        (b'{"a":12,"thunderbench":1,"a":1}', b'{"a":12,"a":1}'),
     ],
 )
 def test_our_own_field_is_taken_out(raw, expected):
