@@ -18,8 +18,8 @@ from harness.lazy import named
 # name -> where it is, and its line in --help
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.commands.run:run", "Run a workload under one or more schedulers and say which wins."),
-    "serve": ("harness.commands.serve:serve", "Serve with a scheduler, in front of real servers."),
     "show": ("harness.commands.show:show", "Print the summary of a finished study again."),
+    "serve": ("harness.commands.serve:serve", "Serve with a scheduler, in front of real servers."),
     "report": ("reports.commands.report:report", "Write one HTML file that says which scheduler to take."),
     "compare": ("reports.commands.compare:compare", "Compare runs or studies in the terminal."),
     "gate": ("reports.commands.gate:gate", "Fail when results are worse than a baseline."),
