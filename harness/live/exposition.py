@@ -116,6 +116,9 @@ def _wanted_lines() -> re.Pattern[str]:
 
 
 _WANTED = _wanted_lines()
+# Four of forty labels: parsing them all takes as long as the rest of the page. A quote within a value is
+# written with a backslash before it, so nothing within one looks like a label.
+_CACHE_LABEL = re.compile(r'[{,](engine|block_size|num_gpu_blocks|kv_cache_size_tokens)="(\w*)"')
 
 
 def read_metrics(text: str) -> ReplicaMetrics:
@@ -125,11 +128,9 @@ def read_metrics(text: str) -> ReplicaMetrics:
     """
     series: _Series = defaultdict(list)
     found = ReplicaMetrics()
-    cache_lines = []
-    for sample in _samples(text):
-        if sample.name == VLLM_CACHE:
-            cache_lines.append(sample.labels)
-            continue
+    lines = _WANTED.findall("\n" + text)
+    cache_lines = [dict(_CACHE_LABEL.findall(line)) for line in lines if line.startswith(VLLM_CACHE)]
+    for sample in _parsed(line for line in lines if not line.startswith(VLLM_CACHE)):
         found.raw[_written(sample)] = sample.value
         if math.isfinite(sample.value):
             series[sample.name].append((sample.labels, sample.value))
@@ -163,8 +164,7 @@ def _of(thing: object, name: str) -> Any:
     return thing.get(name) if isinstance(thing, Mapping) else None
 
 
-def _samples(text: str) -> Iterable[Sample]:
-    lines = _WANTED.findall("\n" + text)
+def _parsed(lines: Iterable[str]) -> Iterable[Sample]:
     for family in text_string_to_metric_families("".join(f"{line}\n" for line in lines)):
         yield from family.samples
 

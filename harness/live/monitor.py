@@ -36,7 +36,7 @@ State = Literal["unknown", "up", "down"]
 
 DEFAULT_BLOCK_SIZE = 16  # tokens; vLLM's on GPUs, of servers that do not say theirs
 NUDGE_GAP_S = 0.1  # between looks that failed calls ask for
-LONGEST_WAIT_S = 30.0  # between looks at a replica that is down
+LONGEST_WAIT_S = 10.0  # between looks at a replica that is down: short beside the start of a server
 ABSENT = frozenset({404, 405, 501})  # a server without this page
 
 

@@ -211,6 +211,11 @@ def test_a_label_may_hold_braces_quotes_and_spaces() -> None:
     assert read(page) == ReplicaMetrics(running=2)
 
 
+def test_what_looks_like_a_label_within_another_is_none() -> None:
+    page = r'vllm:cache_config_info{block_size="16",x="a,block_size=\"32\",",num_gpu_blocks="8"} 1' + "\n"
+    assert read(page) == ReplicaMetrics(kv_tokens=128, block_size=16)
+
+
 @pytest.mark.parametrize("line", ["vllm:num_requests_running{engine=", "vllm:num_requests_running x"])
 def test_a_broken_line_that_matters_raises(line: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the library's own texts
