@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("harness.commands.import_:import_", "Make programs of recorded traces, to be played."),
     "export": ("harness.commands.export:export", "Write a run as a trace, for other tools or a viewer."),
     "paper": ("harness.commands.paper:paper", "Run a paper's figures; theirs and ours side by side."),
-    "calibrate": ("harness.commands.calibrate:calibrate", "Fit step times to recorded timings."),
+    "calibrate": ("harness.commands.calibrate:calibrate", "Fit step times to timings or a running server."),
     "validate": ("harness.commands.validate:validate", "Replay a recorded run and say how far off we are."),
     "doctor": ("harness.commands.doctor:doctor", "Check this machine, and say how to mend what fails."),
     "workloads": ("harness.commands.workloads:workloads", "List the workloads, or look at one."),

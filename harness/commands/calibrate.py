@@ -82,7 +82,7 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(
-    short_help="Fit step times to recorded timings, or to a running server.",
+    short_help="Fit step times to timings or a running server.",
     epilog="FILE: a trace whose steps have started_at, ttft_s and llm_s; the results folder of a run; or "
     f"engine steps in CSV or Parquet, with the columns {', '.join(STEP_COLUMNS)}.",
 )
@@ -125,18 +125,11 @@ def calibrate(
     *,
     file: Path | None,
     url: str | None,
-    coverage: float,
-    output: Path | None,
     no_progress: bool,
     as_json: bool,
-    model: str | None,
-    hardware: str | None,
-    kv_dtype: str | None,
+    coverage: float,
     time_limit: float,
-    force: bool,
-    holdout: float,
-    seed: int,
-    **server: Any,
+    **given: Any,
 ) -> None:
     """Fit the constants of the step time to what was measured, and say how far off they are.
 
@@ -157,39 +150,25 @@ def calibrate(
     them to no server that others use. OPENAI_API_KEY is sent, if set.
     """  # noqa: D301 - click keeps line breaks after a real backspace
     quiet = no_progress or as_json
+    place: dict[str, Any] = {name: given.pop(name) or None for name in ("model", "hardware", "kv_dtype")}
     if url is not None:
         if file is not None:
             raise SetupError(f"{file} and --backend {url}", "one of the two")
-        wanted = Wanted(
-            url=url,
-            output=output,
-            force=force,
-            as_json=as_json,
-            quiet=quiet,
-            time_limit_s=time_limit,
-            holdout=holdout,
-            seed=seed,
-            model=model or None,
-            hardware=hardware or None,
-            kv_dtype=kv_dtype or None,
-            **server,
-        )
-        calibrate_server(wanted)
+        how: dict[str, Any] = {"quiet": quiet, "as_json": as_json, "time_limit_s": time_limit}
+        calibrate_server(Wanted(url=url, **how, **place, **given))
         return
     if file is None:
         raise SetupError("neither FILE nor --backend", "recorded timings, or a running server's URL")
-    place = {"model": model, "hardware": hardware, "kv_dtype": kv_dtype}
-    _calibrate_file(
-        file, coverage, output, place, force=force, quiet=quiet, holdout=holdout, seed=seed, as_json=as_json
-    )
+    common = {name: given[name] for name in ("output", "force", "holdout", "seed")}
+    _calibrate_file(file, place, coverage=coverage, quiet=quiet, as_json=as_json, **common)
 
 
 def _calibrate_file(
     file: Path,
-    coverage: float,
-    output: Path | None,
     given: dict[str, str | None],
     *,
+    coverage: float,
+    output: Path | None,
     force: bool,
     quiet: bool,
     holdout: float,
