@@ -70,7 +70,7 @@ def compose(
     run = VirtualRun(
         programs=programs_of(workload),
         size=workload.size if until_the_end else None,  # rounds follow each other while time is left
-        arrivals=_arrivals(spec, key),
+        arrivals=arrivals_of(spec, key),
         policy=policy,
         engines=engines,
         # what keeps a program's whole context: its prompts at prefill engines, all of it where it decodes
@@ -106,7 +106,7 @@ def _engine(spec: RunSpec, options: EngineOptions, contents: ContentTree) -> Eng
     return disaggregated(options, step_time, contents, *spec.engine.parts)
 
 
-def _arrivals(spec: RunSpec, key: RunKey) -> Arrivals:
+def arrivals_of(spec: RunSpec, key: RunKey) -> Arrivals:
     """How programs arrive; the same for every scheduler of a repeat."""
     if key.load == "concurrency":
         return ClosedLoop(int(key.value))

@@ -38,7 +38,7 @@ class Scene(NamedTuple):
     """What agents play in front of.
 
     Calls go to the server `target` of `upstream`. `driver` is that of a gateway of ours, null of others.
-    `probe` tells what the `replicas` say of themselves.
+    `probe` tells what the `replicas` say of themselves, `facts` what else is known of them in the end.
     """
 
     upstream: Upstream
@@ -48,6 +48,7 @@ class Scene(NamedTuple):
     driver: LiveDriver | None
     probe: Probe
     replicas: tuple[str, ...]
+    facts: Callable[[], dict[str, Any]] = dict
 
 
 class Stage(NamedTuple):
@@ -91,6 +92,7 @@ class LiveRun:
     ) -> None:
         self.end_s = inf if duration_s is None else warmup_s + duration_s
         self.client: dict[str, Any] = {}  # how the client fared; see `health.Health.summary`
+        self.servers: dict[str, Any] = {}  # what is known of the servers (`Scene.facts`)
         self._open_scene, self._recorder, self._sandboxes = open_scene, recorder, sandboxes
         self._programs, self._size, self._arrivals = programs, size, arrivals
         self._own_sandboxes, self._releases = own_sandboxes, clients_release
@@ -136,6 +138,7 @@ class LiveRun:
                 parts = self._build(scene, clock, over, fail)
                 seam.agents = parts.agents
                 await self._play(parts, clock, over)
+                self.servers = scene.facts()
         finally:
             if over.done() and not over.cancelled():
                 over.exception()  # whoever left early has an error of its own to tell
