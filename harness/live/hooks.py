@@ -211,6 +211,8 @@ class _Link:
             writer.write(encode(Hello()))
             async with asyncio.timeout(self._timeout_s):
                 line = await reader.readline()
+            if not line:
+                raise ConnectionResetError
             self.hello = self._checked(line)
             self._writer = writer
         except (OSError, ValueError, TimeoutError) as error:  # a line that does not end is a ValueError

@@ -75,11 +75,13 @@ class BlockPins:
 
     def let_go(self, program: str, doomed: set[int]) -> None:
         """Keep these blocks (by id) no longer for this program."""
-        for (owner, _), kept in self._kept.items():
+        for (owner, kind), kept in list(self._kept.items()):
             if owner == program:
                 gone = [block for block in kept.blocks if block.block_id in doomed]
                 kept.blocks = [block for block in kept.blocks if block.block_id not in doomed]
                 self._pool.free_blocks(reversed(gone))
+                if not kept.blocks:
+                    del self._kept[owner, kind]
         self._count(program)
 
     def give_up(self, *, yielding_only: bool) -> bool:
