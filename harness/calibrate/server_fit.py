@@ -41,7 +41,7 @@ NAMES = (
     "kv_read_s_per_token",
     "overhead_s",
     "outside_s_per_call",
-    "outside_s_per_prompt_token",
+    "outside_s_per_token",
 )
 LEAST_POINTS = 4  # of cold prefills, and of decodes
 METRICS: dict[Kind, str] = {
@@ -51,6 +51,7 @@ METRICS: dict[Kind, str] = {
 }
 _NOISE = 0.01  # relative noise of a median at the least
 _SOFT = 0.1
+_NOTHING = 1e-6  # of the time of all points: a constant that takes less is 0
 _TRADES = 0.8  # correlation of two constants from which on one is named as why the other is vague
 _Z95 = 1.96
 
@@ -155,7 +156,7 @@ def _errors(found: ServerFit, kind: Kind) -> Errors:
 
 def _read(x: Floats, experts: Experts) -> tuple[StepTime, Outside]:
     known = dict(zip(NAMES, x.tolist(), strict=True))
-    outside = Outside(known.pop("outside_s_per_call"), known.pop("outside_s_per_prompt_token"))
+    outside = Outside(known.pop("outside_s_per_call"), known.pop("outside_s_per_token"))
     return StepTime(experts=experts.experts, experts_per_token=experts.per_token, **known), outside
 
 
@@ -235,8 +236,9 @@ class _Problem(NamedTuple):
             f_scale=_SOFT,
             xtol=1e-12,
         )
-        found = np.asarray(better.x / scale)
-        found[~columns.any(axis=0)] = 0.0  # where nothing depends on it, it wandered off
+        # What nothing depends on wandered off, and the solver keeps a hair's breadth from every bound.
+        kept = columns.any(axis=0) & (better.x > _NOTHING)
+        found = np.where(kept, better.x / scale, 0.0)
         both = (x, found)
         return min(both, key=lambda y: float(np.sqrt(1 + np.square(self.residuals(y) / _SOFT)).sum()))
 

@@ -66,7 +66,7 @@ def named(found: ServerFit, name: str) -> Fitted:
 def true_values(truth: StepTime, outside: Outside) -> dict[str, float]:
     known = asdict(truth) | {
         "outside_s_per_call": outside.per_call_s,
-        "outside_s_per_prompt_token": outside.per_prompt_token_s,
+        "outside_s_per_token": outside.per_prompt_token_s,
     }
     return {name: known[name] for name in NAMES if name != "expert_weights_s"}
 
@@ -121,7 +121,7 @@ def test_weights_and_overhead_are_not_told_apart_when_no_step_is_bound_by_comput
 
 def test_without_cached_prompts_the_way_of_a_token_to_the_engine_looks_like_computing_it() -> None:
     found = fit_server(measured(noise=0.005, cached=False), BUDGET)
-    assert not named(found, "outside_s_per_prompt_token").identified
+    assert not named(found, "outside_s_per_token").identified
     assert [error.metric for error in found.errors] == ["TTFT", "TPOT"]
 
 
