@@ -39,6 +39,7 @@ from harness.live.wire import Looked, content_of, look, prepare
 from schedulers.contract import PromptSeen
 
 _NOT_SENT_ON = HOP_BY_HOP | {"host", "content-length", "accept-encoding", "expect"}
+_SIZED_BEYOND = 256  # programs that are over are remembered beyond as many as there are, before a sweep
 _CLOSING = "this server is shutting down"
 
 
@@ -64,12 +65,14 @@ class Relay:
         on_unreachable: Callable[[str, str], None] | None = None,
     ) -> None:
         self.driver, self.sizes = driver, PromptSizes()
+        driver.on_program_over = self.sizes.forget
         self.draining = False
         self._upstream, self._identity = upstream, identity or IdentityRules()
         self._left_out = _NOT_SENT_ON | own_headers
         self._tell_engine, self._keep_bodies = tell_engine, keep_bodies
         self._on_end, self._on_unreachable = on_end, on_unreachable
         self._wants_content = PromptSeen in driver.policy.observes
+        self._sized: set[str] = set()  # programs whose prompts were estimated
         self._numbers = count()
         self._passed = count()
 
@@ -97,6 +100,9 @@ class Relay:
         alone = program_id is None
         if program_id is None:
             program_id = self._name()
+        self._sized.add(program_id)
+        if len(self._sized) > _SIZED_BEYOND + 2 * len(self.driver.programs):
+            self._forget_gone()
         tokens = self.sizes.estimate(program_id, looked)
         content = content_of(looked, body) if self._wants_content else None
         self.driver.arrive(program_id, needs_sandbox=looked.needs_sandbox)
@@ -104,6 +110,12 @@ class Relay:
         if alone or identity.final:
             self.driver.release(program_id)  # when this call has ended
         return call
+
+    def _forget_gone(self) -> None:
+        """Drop what is known of the prompts of programs that are over."""
+        for program_id in self._sized - self.driver.programs.keys():
+            self.sizes.forget(program_id)
+        self._sized &= self.driver.programs.keys()
 
     def _name(self) -> str:
         """A name that no program has."""
