@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable, Iterator
 
 PATIENCE_S = 30.0
@@ -23,7 +24,12 @@ class Watched:
 
     def survivors(self) -> list[int]:
         """Those that do not end within a bounded time."""
-        return [p for p, handle in self._open.items() if not select.select([handle], [], [], PATIENCE_S)[0]]
+        deadline = time.monotonic() + PATIENCE_S
+        return [
+            pid
+            for pid, handle in self._open.items()
+            if not select.select([handle], [], [], max(deadline - time.monotonic(), 0.0))[0]
+        ]
 
     def end(self) -> None:
         for handle in self._open.values():
