@@ -136,7 +136,7 @@ class Conversation:
         """Carry on what was generated; false when it is not known and something else stands for it."""
         piece, real = self._dialect.answer(call.output, heard)
         self._contexts[call.call_id] = Context(prompt, piece)
-        self._heard[call.output.key] = heard
+        self._heard[call.output.key] = Heard(heard.ids, ["".join(heard.text)])
         return real
 
 

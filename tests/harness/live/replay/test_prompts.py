@@ -91,3 +91,10 @@ def test_beginnings_are_made_once_and_forgotten_when_they_grow_too_many(monkeypa
     for key in ("a", "a", "b", "a", "c", "b"):  # some 30 ids of 4 bytes each: one fits beside another not
         Conversation(dialect).prompt(Call("c", None, (segment(key, 30),), segment("o", 1)))
     assert made == ["a", "b", "a", "c", "b"]
+
+
+def test_many_pieces_of_text_are_kept_as_one():
+    conversation = Conversation(TokenPrompts())
+    call = Call("c", None, (segment("k", 2),), segment("o", 3))
+    conversation.answered(call, conversation.prompt(call), Heard(array("I", [1]), ["a", "b", "c"]))
+    assert conversation._heard == {"o": Heard(array("I", [1]), ["abc"])}
