@@ -35,8 +35,8 @@ if [[ -n $cpu ]]; then
   model=${GPU_CHECK_MODEL:-tiny} hardware=${GPU_CHECK_HARDWARE:-CPU}
   max_len=${GPU_CHECK_MAX_LEN:-32768} blocks=${GPU_CHECK_BLOCKS:-320}
   batched=${GPU_CHECK_BATCHED:-2048} seqs=${GPU_CHECK_SEQS:-128}
-  workload=${GPU_CHECK_WORKLOAD:-swe-lite} concurrency=${GPU_CHECK_CONCURRENCY:-3}
-  duration=${GPU_CHECK_DURATION:-40s} warmup=${GPU_CHECK_WARMUP:-10s}
+  workload=${GPU_CHECK_WORKLOAD:-swe-lite} concurrency=${GPU_CHECK_CONCURRENCY:-6}
+  duration=${GPU_CHECK_DURATION:-60s} warmup=${GPU_CHECK_WARMUP:-10s}
   max_prompt=${GPU_CHECK_MAX_PROMPT:-8192} max_batch=${GPU_CHECK_MAX_BATCH:-8}
   measure_s=${GPU_CHECK_MEASURE_S:-60}
   server_args="--enforce-eager"
@@ -153,7 +153,7 @@ step_predict() {
 
 step_report() {
   [[ -d $out/live ]] || fail "no $out/live; run the step live first"
-  bench report "$out/live" -o "$out/report.html" --force
+  bench report "$out/live" -o "$out/report.html"
   [[ -d $out/predicted ]] || fail "no $out/predicted; run the step predict first"
   "$python" - "$out" <<'PYTHON' | tee -- "$out/comparison.txt"
 import json

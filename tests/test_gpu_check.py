@@ -76,10 +76,21 @@ def test_the_prediction_plays_the_same_programs(check):
     assert predicted["profile"] == check.out / "profile.toml"
 
 
+def test_the_report_is_of_the_live_study_and_may_be_written_again(check):
+    (check.out / "live").mkdir()
+    (check.out / "predicted").mkdir()
+    (check.out / "report.html").touch()
+    done, (call,) = check("report")
+    assert done.returncode == 0, done.stderr
+    params = parsed(call)
+    assert str(check.out / "live") in str(params)
+    assert params["output"] == check.out / "report.html"
+
+
 def test_on_a_cpu_everything_is_small(check):
     _, (call,) = check("live", GPU_CHECK_CPU="1", GPU_CHECK_SCHEDULERS="vllm", GPU_CHECK_SET="workload.x=1")
     params = parsed(call)
-    assert (params["schedulers"], params["concurrency"]) == (("vllm",), "3")
+    assert (params["schedulers"], params["concurrency"]) == (("vllm",), "6")
     assert "live.server_args=--enforce-eager" in params["sets"]
     assert "workload.x=1" in params["sets"]
 
