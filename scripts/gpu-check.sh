@@ -31,6 +31,11 @@ cpu=${GPU_CHECK_CPU:-}
 server="" # process id of a server that a step started
 invalid=0 # exit code when runs finished that do not count
 
+# The first GPU as profiles name it, such as 1xH200; empty without one.
+gpu_label() {
+  nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | awk 'NR == 1 { print "1x" $2 }' || true
+}
+
 if [[ -n $cpu ]]; then
   model=${GPU_CHECK_MODEL:-tiny} hardware=${GPU_CHECK_HARDWARE:-CPU}
   max_len=${GPU_CHECK_MAX_LEN:-32768} blocks=${GPU_CHECK_BLOCKS:-320}
@@ -43,7 +48,7 @@ if [[ -n $cpu ]]; then
   export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1}
   export VLLM_CPU_OMP_THREADS_BIND=${VLLM_CPU_OMP_THREADS_BIND:-nobind} OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else
-  model=${GPU_CHECK_MODEL:-Qwen3-8B} hardware=${GPU_CHECK_HARDWARE:-}
+  model=${GPU_CHECK_MODEL:-Qwen3-8B} hardware=${GPU_CHECK_HARDWARE:-$(gpu_label)}
   max_len=${GPU_CHECK_MAX_LEN:-40960} blocks=${GPU_CHECK_BLOCKS:-12000}
   batched=${GPU_CHECK_BATCHED:-8192} seqs=${GPU_CHECK_SEQS:-256}
   workload=${GPU_CHECK_WORKLOAD:-swe-lite} concurrency=${GPU_CHECK_CONCURRENCY:-24}
