@@ -170,8 +170,8 @@ class HookedScheduler(AsyncScheduler):
             self.hooks.programs.opened(request, self.hooks.pins.blocks_of)
 
     def reset_prefix_cache(self, *args: Any, **options: Any) -> Any:
-        """Pins end: vLLM resets nothing while somebody holds a block."""
-        self.hooks.let_go()
+        """Pins end: vLLM resets nothing while somebody holds a block. Orders that wait find no cache."""
+        self.hooks.pins.drop_all()
         return super().reset_prefix_cache(*args, **options)
 
     def shutdown(self) -> None:

@@ -119,12 +119,6 @@ class EngineHooks:
             self._followed += 1
         self.pins.expire(now, lambda program: bool(self.programs.waiting(program)))
 
-    def let_go(self) -> None:
-        """Before the prefix cache is reset: nothing may be held, and no context is cached any more."""
-        self.follow()
-        self.pins.drop_all()
-        self.programs.forget_contexts()
-
     def cached(self, context: Context) -> list[Any]:
         """The blocks that vLLM would find of a context: the leading ones."""
         blocks = []

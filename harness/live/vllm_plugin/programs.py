@@ -116,11 +116,6 @@ class Programs:
             self._programs.move_to_end(name)
             self._forget_contexts(program)
 
-    def forget_contexts(self) -> None:
-        """The prefix cache was reset."""
-        for program in self._programs.values():
-            self._remember(program, Context())
-
     # ---------------------------------------------------------------- what is asked
 
     def context(self, name: str) -> Context:

@@ -201,7 +201,7 @@ def test_silence_and_going_away_are_refused_too(path: Path) -> None:
     async def body() -> None:
         kept: list[asyncio.StreamWriter] = []
         async with await asyncio.start_unix_server(lambda _, writer: kept.append(writer), path):
-            with pytest.raises(SetupError, match=r"no engine hooks of .*: no hello \(TimeoutError\)"):
+            with pytest.raises(SetupError, match=r"no engine hooks of .*TimeoutError"):
                 await HookClient({"r0": f"unix:{path}"}, timeout_s=0.01).connect()
             for writer in kept:
                 writer.close()
@@ -321,9 +321,10 @@ def test_a_question_that_is_not_answered_fails_in_time(path: Path) -> None:
     server = serve(path, Mute())
 
     async def body() -> None:
-        client = HookClient({"r0": f"unix:{path}"}, timeout_s=0.05)
+        client = HookClient({"r0": f"unix:{path}"})
         await client.connect()
-        with pytest.raises(ConnectionError, match=r"replica r0: no answer in 0\.05 s"):
+        client._links["r0"]._timeout_s = 0.01
+        with pytest.raises(ConnectionError, match=r"replica r0: no answer in 0\.01 s"):
             await client.stats("r0")
         await client.close()
 

@@ -55,8 +55,6 @@ def test_the_context_is_of_the_request_that_ended_last_without_the_block_of_its_
     book.ended(early)
     assert book.context("p") == Context(["a", "b", "c"], 13, ())
     assert book.context("nobody") == Context()
-    book.forget_contexts()
-    assert book.context("p") == Context()
 
 
 @pytest.mark.parametrize(
