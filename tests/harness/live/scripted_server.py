@@ -269,7 +269,9 @@ async def ask(
 
 
 def parsed(raw: bytes, method: str = "POST") -> Got:
-    """What a server said until it closed the connection."""
+    """What a server said until it closed the connection; status 0 when that was nothing."""
+    if not raw:
+        return Got(0, {}, b"", whole=False)
     front, _, rest = raw.partition(b"\r\n\r\n")
     line, *lines = front.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
