@@ -105,6 +105,7 @@ class LiveDriver:
         self.replicas: dict[str, ReplicaUp] = {}  # those that are up
         self.ends = {"finished": 0, "failed": 0, "cancelled": 0}
         self.fault: ThunderbenchError | None = None
+        self.on_program_over: Callable[[str], None] | None = None
         self._decide, self._hooks, self._sandboxes, self._on_fault = decide, hooks, sandboxes, on_fault
         self._observes = policy.observes
         self._events: deque[Event] = deque()
@@ -206,6 +207,8 @@ class LiveDriver:
         if program.releasing and not program.calls and self.programs.get(program_id) is program:
             del self.programs[program_id]
             self._tell(ProgramFinished(program_id))
+            if self.on_program_over is not None:
+                self.on_program_over(program_id)
 
     # ---------------------------------------------------------------- replicas
 
