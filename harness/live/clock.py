@@ -7,6 +7,7 @@ runs on an event loop. Under `virtual_loop.VirtualLoop` the loop's own time is v
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 _ROUNDING_S = 1e-6  # more than floats lose in a subtraction, less than anybody waits for
@@ -21,14 +22,15 @@ class LoopClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = asyncio.get_running_loop() if loop is None else loop
-        self._start = self._loop.time()
+        self._read = _seconds_of(self._loop)
+        self._start = self._read()
         self._floor = 0.0
         self.lateness_s = 0.0
 
     @property
     def now(self) -> float:
         """Seconds since the clock was made."""
-        return max(self._loop.time() - self._start, self._floor)
+        return max(self._read() - self._start, self._floor)
 
     def at(self, when: float, happen: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """Have `happen(*args)` called at `when` or, if that has passed, soon."""
@@ -42,3 +44,13 @@ class LoopClock:
         self._floor = max(self._floor, when)
         self.lateness_s = max(self.lateness_s, late)
         happen(*args)
+
+
+def _seconds_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """What tells the time of a loop.
+
+    uvloop tells whole milliseconds, those at which the present turn of the loop began: a wait of less is
+    nothing to it, and so is all that happens within one turn. The clock beneath it is finer.
+    """
+    same = type(loop).__module__.startswith("uvloop") and abs(loop.time() - time.monotonic()) < 1.0
+    return time.monotonic if same else loop.time

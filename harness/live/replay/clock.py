@@ -29,7 +29,7 @@ class HeldClock(LoopClock):
 
     def begin(self) -> None:
         """Let time pass."""
-        self._held, self._start = False, self._loop.time()
+        self._held, self._start = False, self._read()
 
     def at(self, when: float, happen: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """See `LoopClock.at`. What is asked for before the beginning is asked for again when it fires."""

@@ -1,6 +1,9 @@
 """The run's clock never falls and never lets anything happen early."""
 
+import asyncio
+
 import pytest
+import uvloop
 
 from harness.live.clock import LoopClock
 
@@ -48,3 +51,25 @@ def test_lateness_is_remembered():
     clock.at(5.0, lambda: None)
     loop.fire(105.25)
     assert clock.lateness_s == pytest.approx(0.25)
+
+
+def test_time_passes_within_one_turn_of_uvloop():
+    """Its own time stands still until the next turn, in whole milliseconds."""
+
+    async def main():
+        clock = LoopClock()
+        before = clock.now
+        return any(clock.now > before for _ in range(100_000))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main())
+
+
+def test_timers_of_uvloop_come_in_time():
+    async def main():
+        clock, came = LoopClock(), asyncio.get_running_loop().create_future()
+        clock.at(0.0037, lambda: came.set_result(clock.now))
+        return await came
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) >= 0.0037
