@@ -1,7 +1,8 @@
 """Whether runs may be compared: they must have done the same work on the same thing.
 
 These agree: the plan (per load and seed), workload and its parameters, model, hardware, KV type and size,
-replicas, engine options, step times, backend, simulated or not, warm-up, window and sampling. The scheduler
+replicas, engine options, step times, backend, simulated or not, servers and how they were started, warm-up,
+window and sampling. The scheduler
 and its parameters differ, for that is the question; versions of the software may, for that is another one.
 Whatever else two runs disagree in is a difference and is named.
 """
@@ -20,6 +21,7 @@ NONE = "none"
 
 # Settings by which arms and repeats differ on purpose, or that change no number that is compared.
 _FREE = frozenset({"schedulers", "seed", "repeats", "goodput", "output_dir", "reference", *LOADS})
+_FREE_OF_SERVERS = frozenset({"port", "ready_timeout_s"})
 _SHOWN_NAMES = 3
 
 
@@ -92,6 +94,9 @@ def _agreed(spec: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str,
     engine = spec.get("engine", {})
     options = provenance.get("options", {})
     kept["options"] = {key: v for key, v in options.items() if key not in engine and key not in spec}
+    live = {key: value for key, value in spec.get("live", {}).items() if key not in _FREE_OF_SERVERS}
+    if live:
+        kept["live"] = live
     kept["simulated"] = provenance.get("simulated", False)
     return kept
 

@@ -15,6 +15,7 @@ from reports.compare import Comparison
 from reports.measures import HEADLINES, MEASURES
 from reports.steady import FIGURES, told
 from reports.text import NOTHING, number, shown
+from reports.wording import sort_of
 
 # The questions and the numbers that answer them; `steady` is the number before, over the steady state.
 # Programs/h and the worst wait always stand beside steps/min: a scheduler can buy steps with starvation.
@@ -40,8 +41,8 @@ NAME = 14
 def render(comparison: Comparison, console: Console) -> None:
     """Print a comparison; with two arms it fits 80 columns."""
     for question, names in QUESTIONS:
-        simulated = " (simulated)" if comparison["simulated"] else ""
-        console.print(f"\n[bold]{question}[/bold]{simulated}", highlight=False)
+        words = sort_of(simulated=comparison["simulated"])
+        console.print(f"\n[bold]{question}[/bold] ({words})", highlight=False)
         console.print(_table(comparison, names))
     for line in _reading(comparison):
         console.print(Text(line))

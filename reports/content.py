@@ -19,7 +19,7 @@ from reports.study import Study, StudyRun
 from reports.text import NOTHING, number, tails
 from reports.validity import validity
 from reports.verdict import Verdict, compare_all, facts
-from reports.wording import clipped, counted, listed, slug
+from reports.wording import clipped, counted, listed, slug, sort_of
 
 SHARE = "straggler_share"
 
@@ -79,6 +79,11 @@ class Content(NamedTuple):
     steady: Table
     unsettled: list[str]
     groups: Table
+
+    @property
+    def kind(self) -> str:
+        """What sort of numbers these are."""
+        return sort_of(simulated=self.simulated)
 
     @property
     def invalid_table(self) -> Table:
@@ -237,7 +242,10 @@ def _facts_of(study: Study) -> list[str]:
 
 def _place(run: StudyRun) -> str:
     """`GLM-4.6-FP8 on 8xH100`, and how many times where there are several replicas."""
-    place = " on ".join(str(run.spec[key]) for key in ("model", "hardware") if key in run.spec)
+    names = {key: str(run.spec[key]) for key in ("model", "hardware") if key in run.spec}
+    if not run.simulated:
+        names.setdefault("hardware", "real servers")
+    place = " on ".join(names.values())
     replicas = run.spec.get("replicas", 1)
     return place if replicas == 1 else f"{place}, {replicas} replicas"
 

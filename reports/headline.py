@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from reports.bound import told
 from reports.text import NOTHING, number
 from reports.verdict import Verdict
-from reports.wording import listed
+from reports.wording import listed, sort_of
 
 
 class Row(NamedTuple):
@@ -46,6 +46,11 @@ class Headline(NamedTuple):
     sentences: list[str]
     loads: list[LoadVerdict]
     bound: str
+
+    @property
+    def kind(self) -> str:
+        """What sort of numbers these are."""
+        return sort_of(simulated=self.simulated)
 
 
 class _Outcome(NamedTuple):
@@ -139,7 +144,7 @@ def _paragraph(verdict: Verdict, outcomes: Sequence[_Outcome]) -> list[str]:
         found.append(loads[0]["sentences"][0])
     found += _heaviest(loads, outcomes)
     found.append(_how_sure(loads))
-    return ["In simulation:", *found] if verdict["simulated"] else found
+    return ["In simulation:" if verdict["simulated"] else "On real servers:", *found]
 
 
 def _at(loads: Sequence[Mapping[str, Any]], places: Sequence[int]) -> str:

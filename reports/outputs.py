@@ -18,6 +18,7 @@ from harness.errors import SetupError
 from reports.gate import Arm, Check, GateVerdict
 from reports.measures import Measure, label
 from reports.text import number, shown
+from reports.wording import sort_of
 
 _WORDS = {"pass": "pass", "regression": "REGRESSION", "inconclusive": "inconclusive"}
 _LONGEST_REASON = 400
@@ -215,7 +216,7 @@ def escaped(plain: str) -> str:
 
 def _kind(verdict: GateVerdict) -> str:
     """What sort of numbers these are."""
-    return "simulated" if verdict.simulated else "measured"
+    return sort_of(simulated=verdict.simulated)
 
 
 def _versions(verdict: GateVerdict) -> str:

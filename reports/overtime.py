@@ -63,9 +63,13 @@ class Series:
 
 
 class _Replica:
-    """What is kept of one replica: totals at the last sample of each bin, and the used share."""
+    """What is kept of one replica: first totals, those at the last sample of each bin, the used share.
+
+    Totals are queries and hits of the samples that tell both.
+    """
 
     def __init__(self, bins: int) -> None:
+        self.began: tuple[float, float] | None = None
         self.queries, self.hits = np.full(bins, np.nan), np.full(bins, np.nan)
         self.used, self.instants = np.zeros(bins), np.zeros(bins)
 
@@ -104,7 +108,7 @@ class SeriesMaker:
         if not batch.num_rows:
             return
         columns = {
-            name: batch[name].cast(pa.float64()).to_numpy()
+            name: batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
             for name in self.SAMPLE_COLUMNS
             if name != "replica"
         }
@@ -118,11 +122,18 @@ class SeriesMaker:
         for number, name in enumerate(names.dictionary.to_pylist()):
             rows = np.flatnonzero(index == number)
             one = self._replicas.setdefault(name, _Replica(self._grid.bins))
-            one.queries[bins[rows]] = columns["queries_total"][rows]  # of one bin the last one stays
-            one.hits[bins[rows]] = columns["hits_total"][rows]
-            one.used += np.bincount(bins[rows], weights=used[rows], minlength=self._grid.bins)
-            one.instants += np.bincount(bins[rows], minlength=self._grid.bins)
+            self._totals(one, bins[rows], columns["queries_total"][rows], columns["hits_total"][rows])
+            told = rows[~np.isnan(used[rows])]
+            one.used += np.bincount(bins[told], weights=used[told], minlength=self._grid.bins)
+            one.instants += np.bincount(bins[told], minlength=self._grid.bins)
         self._spreads(times, used)
+
+    def _totals(self, one: _Replica, bins: NDArray[np.intp], queries: Floats, hits: Floats) -> None:
+        told = np.flatnonzero(~np.isnan(queries) & ~np.isnan(hits))
+        if len(told):
+            one.began = one.began or (float(queries[told[0]]), float(hits[told[0]]))
+            one.queries[bins[told]] = queries[told]  # of one bin the last one stays
+            one.hits[bins[told]] = hits[told]
 
     def sandboxes(self, batch: pa.RecordBatch) -> None:
         """Sandboxes, `SANDBOX_COLUMNS`."""
@@ -135,7 +146,11 @@ class SeriesMaker:
         self._close_instant()
         bins = self._grid.bins
         known = np.arange(bins) <= (self._grid.of(np.array([self._reached]))[0] if self._replicas else -1)
-        gained = [(_gained(one.queries), _gained(one.hits)) for one in self._replicas.values()]
+        gained = [
+            (_gained(one.queries, one.began[0]), _gained(one.hits, one.began[1]))
+            for one in self._replicas.values()
+            if one.began
+        ]
         queries = sum((pair[0] for pair in gained), np.zeros(bins))
         hits = sum((pair[1] for pair in gained), np.zeros(bins))
         used = sum((one.used for one in self._replicas.values()), np.zeros(bins))
@@ -154,7 +169,10 @@ class SeriesMaker:
         )
 
     def _spreads(self, times: Floats, used: Floats) -> None:
-        """Largest minus smallest used share by instant; the last one may go on in the next part."""
+        """Largest minus smallest used share by instant; the last one may go on in the next part.
+
+        Of an instant at which one of the replicas did not tell it is not known.
+        """
         before, held = self._open_instant
         times = np.concatenate([np.full(len(held), before), times])
         used = np.concatenate([held, used])
@@ -170,16 +188,23 @@ class SeriesMaker:
 
     def _add_spreads(self, times: Floats, used: Floats, starts: NDArray[np.intp]) -> None:
         spread = np.maximum.reduceat(used, starts) - np.minimum.reduceat(used, starts)
-        bins = self._grid.of(times[starts])
+        whole = np.diff(starts, append=len(used)) == len(self._replicas)
+        told = whole & ~np.isnan(spread)
+        bins, spread = self._grid.of(times[starts[told]]), spread[told]
         self._spread += np.bincount(bins, weights=spread, minlength=self._grid.bins)
         self._instants += np.bincount(bins, minlength=self._grid.bins)
 
 
-def _gained(totals: Floats) -> Floats:
-    """By how much a total grew in each bin; where no sample was taken, nothing is known to have grown."""
+def _gained(totals: Floats, began: float) -> Floats:
+    """By how much a total grew in each bin, from what it was when it was first told.
+
+    Where no sample was taken, nothing is known to have grown; not-a-number where it fell, as that of a
+    server does that began anew.
+    """
     known = np.flatnonzero(~np.isnan(totals))
     gained = np.zeros(len(totals))
-    gained[known] = np.diff(totals[known], prepend=0.0)
+    grown = np.diff(totals[known], prepend=began)
+    gained[known] = np.where(grown < 0, np.nan, grown)
     return gained
 
 

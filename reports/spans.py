@@ -76,7 +76,12 @@ class ExcerptMaker:
         mine = pc.is_in(batch["program_id"], pa.array(list(self._chosen), pa.string()))
         seen = pc.and_(pc.less(batch["arrived_s"], self._end), pc.greater(batch["ended_s"], self._start))
         part = batch.filter(pc.and_(mine, seen))
-        rows = zip(*(part[name].to_pylist() for name in self._CUTS), strict=True)
+        columns = [part[self._CUTS[0]]]
+        for cut in self._CUTS[
+            1:
+        ]:  # a moment that nobody told: the next known state begins at the one before
+            columns.append(pc.coalesce(part[cut], columns[-1]))
+        rows = zip(*(column.to_pylist() for column in columns), strict=True)
         for name, cuts in zip(part["program_id"].to_pylist(), rows, strict=True):
             if len(self._calls) == CALLS and not self._full:  # later calls end later: here the excerpt ends
                 self._full, self._end = True, min(self._end, cuts[-1])

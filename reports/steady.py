@@ -169,26 +169,49 @@ def _ended(run: Run, end_s: float) -> NDArray[np.float64]:
 
 
 def _hit_rate(run: Run, start_s: float, end_s: float) -> float | None:
-    """Hits / queries of all replicas between two times; null when nothing was queried.
+    """Hits / queries of all replicas between two times; null when nothing was queried, or nobody tells.
 
-    Totals at a time are those of the last sample up to it, or of the first of a replica that came later.
+    Totals at a time are those of the last sample up to it, or of the first of a replica that came later. A
+    total that fell is of a server that began anew: then nothing is known.
     """
+    seen: set[str] = set()
+    lasts: dict[str, list[float]] = {}
+    fell = False
     before: dict[str, tuple[float, ...]] = {}
     after: dict[str, tuple[float, ...]] = {}
     for batch in run.batches("samples", ["time_s", "replica", *_COUNTERS]):
         part = pa.Table.from_batches([batch])
         for replica in pc.unique(part["replica"]).to_pylist():
-            own = part.filter(pc.equal(part["replica"], replica))
+            seen.add(replica)
+            own = part.filter(pc.equal(part["replica"], replica)).drop_null()
+            if not own.num_rows:
+                continue
+            inside = own.filter(
+                pc.and_(pc.greater_equal(own["time_s"], start_s), pc.less_equal(own["time_s"], end_s))
+            )
+            fell |= _falls(inside, lasts.setdefault(replica, [0.0, 0.0]))
             for limit, kept in ((start_s, before), (end_s, after)):
                 upto = own.filter(pc.less_equal(own["time_s"], limit))
                 if upto.num_rows:
                     kept[replica] = _counters(upto, upto.num_rows - 1)
                 elif replica not in kept:
                     kept[replica] = _counters(own, 0)
+    if fell or seen != after.keys():
+        return None
     hits, queries = (
         sum(after[replica][i] - before[replica][i] for replica in after) for i in range(len(_COUNTERS))
     )
     return hits / queries if queries else None
+
+
+def _falls(samples: pa.Table, lasts: list[float]) -> bool:
+    """Whether a total is ever below the one before it; `lasts` are those before, and then the last."""
+    fell = False
+    for i, name in enumerate(_COUNTERS):
+        values = np.concatenate([[lasts[i]], samples[name].to_numpy()])
+        fell |= bool((np.diff(values) < 0).any())
+        lasts[i] = float(values[-1])
+    return fell
 
 
 def _counters(samples: pa.Table, row: int) -> tuple[float, ...]:

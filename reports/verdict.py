@@ -93,6 +93,7 @@ def facts(run: Made) -> Verdict:
 
 def compare_all(runs: Sequence[Verdict], baseline: str | None = None) -> Verdict:
     """The verdict on runs, given as their `facts`. `baseline` takes the place of the usual one."""
+    _same_kind(runs)
     _same_programs(runs)
     arms = [run for run in runs if not run["reference"]]
     references = [run for run in runs if run["reference"]]
@@ -108,6 +109,17 @@ def compare_all(runs: Sequence[Verdict], baseline: str | None = None) -> Verdict
         "invalid": [{"run": run["run"], "reasons": list(run["invalid"])} for run in runs if run["invalid"]],
         "loads": [_of_load(load, _under(load, arms), _under(load, references), baseline) for load in loads],
     }
+
+
+def _same_kind(runs: Sequence[Verdict]) -> None:
+    """What was simulated and what was measured are no arms of one comparison."""
+    first = {bool(run["simulated"]): run["run"] for run in reversed(runs)}
+    if len(first) > 1:
+        raise SetupError(
+            f"{first[True]} was simulated and {first[False]} measured on real servers",
+            "runs of one kind",
+            "Report them apart; what `thunderbench compare --force` shows of both is a difference of kind.",
+        )
 
 
 def _same_programs(runs: Sequence[Verdict]) -> None:

@@ -14,6 +14,7 @@ from reports.bound import told
 from reports.measures import PARTS
 from reports.text import NOTHING, number, shown
 from reports.verdict import Verdict
+from reports.wording import sort_of
 
 # Heading, and the names of the numbers under it.
 _COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -33,8 +34,7 @@ _BOUNDED = (("steps/min\nof bound", ("steps_per_min", "of_bound_share")), *_COLU
 def render(verdict: Verdict, console: Console) -> None:
     """Print a verdict; made to fit 80 columns, so the split of the step is a table of its own."""
     for load in verdict["loads"]:
-        simulated = ", simulated" if verdict["simulated"] else ""
-        console.print(f"\n[bold]{load['label']}{simulated}[/bold]")
+        console.print(f"\n[bold]{load['label']}, {sort_of(simulated=verdict['simulated'])}[/bold]")
         rows = [(shown(row["scheduler"]), row) for row in load["schedulers"]]
         rows += [(f"{shown(row['scheduler'])} INVALID", row) for row in load["invalid"]]
         bound = load["bound_steps_per_min"]

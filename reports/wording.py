@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+SIMULATED, MEASURED = "simulated", "measured on real servers"
+
+
+def sort_of(*, simulated: bool) -> str:
+    """What sort of numbers these are, in words."""
+    return SIMULATED if simulated else MEASURED
+
 
 def counted(count: int, noun: str) -> str:
     """`1 run`, `8 runs`."""

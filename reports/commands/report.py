@@ -15,6 +15,7 @@ import click
 
 from harness.errors import SetupError
 from reports.text import shown
+from reports.wording import sort_of
 
 if TYPE_CHECKING:
     from reports.content import Content
@@ -143,7 +144,7 @@ def _draw(content: Content, png: Path | None, svg: Path | None, tell: Callable[[
             folder.mkdir(parents=True, exist_ok=True)
             for figure in content.figures:
                 tell(f"drawing {figure.id}")
-                written.append(draw(figure, folder, "simulated" if content.simulated else ""))
+                written.append(draw(figure, folder, sort_of(simulated=content.simulated)))
         except OSError as error:
             raise SetupError(
                 f"cannot write into {folder}: {error.strerror}", "a folder that can be written"

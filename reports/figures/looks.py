@@ -13,6 +13,7 @@ import altair as alt
 
 from reports.figures.figure import rounded
 from reports.study import Load, Study, short
+from reports.wording import sort_of
 
 NEUTRAL = "#8a929e"
 BASELINE_COLOUR = "#767f8c"
@@ -49,7 +50,6 @@ HEIGHT = 280
 LEGEND_LETTERS = 48  # side by side on a telephone
 BRIEF = 18  # letters of each of two names that share a label
 SECONDS = ",.6~f"  # 0.1, 10, 1,000
-SIMULATED = "Simulated."
 
 
 def arm_scale(study: Study) -> alt.Scale:
@@ -181,11 +181,11 @@ def load_axis(loads: Sequence[Load]) -> alt.X:
     )
 
 
-def simulated(study: Study) -> str:
-    """`Simulated.` where any number is."""
-    return SIMULATED if study.simulated else ""
+def sort(study: Study) -> str:
+    """`Simulated.`, or what else the numbers are."""
+    return f"{sort_of(simulated=study.simulated).capitalize()}."
 
 
 def caption(study: Study, *sentences: str) -> str:
-    """Sentences, and whether the numbers are simulated."""
-    return " ".join(sentence for sentence in (*sentences, simulated(study)) if sentence)
+    """Sentences, and whether the numbers are simulated or measured."""
+    return " ".join(sentence for sentence in (*sentences, sort(study)) if sentence)

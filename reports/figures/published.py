@@ -20,6 +20,7 @@ from reports.figures.looks import HEIGHT, NEUTRAL, arm_scale, faded, legend, tog
 from reports.figures.overloads import Measure, arithmetic, values
 from reports.figures.throughput import STEPS
 from reports.study import Load, Study, short
+from reports.wording import sort_of
 
 QUESTION = "How does it compare with the published figure?"
 MEASURES = {
@@ -81,14 +82,14 @@ def _figure(
     rows = [*_ours(study, measure), *_papers(study, about["values"])]
     if not {row["load"] for row in rows if row["of"] == PAPER} & {str(load) for load in study.loads}:
         return Omitted(slug, "no load of the paper was run")
-    simulated = " (simulated)" if study.simulated else ""
     table: list[tuple[Cell, ...]] = [(row["load"], row["arm"], row["of"], row["y"]) for row in rows]
     return Figure(
         id=slug,
         question=QUESTION,
         title=f"Figure {panel} of {published['source']}: {measure.title}",
-        caption=f"Dashed: paper, {about['title']} on {setup['hardware']}. Solid: ours{simulated}, means "
-        "of the repeats. Our programs are not the paper's, so compare shapes and ratios, not heights.",
+        caption=f"Dashed: paper, {about['title']} on {setup['hardware']}. Solid: ours "
+        f"({sort_of(simulated=study.simulated)}), means of the repeats. "
+        "Our programs are not the paper's, so compare shapes and ratios, not heights.",
         spec=_spec(study, rows, measure.title),
         table=Table(("load", "scheduler", "whose", measure.title), tuple(table)),
         relative_spec=_relative(study, rows, measure),

@@ -26,7 +26,8 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
         unit="s per step",
         relative=True,
         look_at="hold is waiting at the gateway and queue inside the engine; prefill and decode are the "
-        "model's work; sandbox and tool are the agent's. The parts sum to the mean step.",
+        "model's work; sandbox and tool are the agent's. The parts sum to the mean step."
+        + ("" if study.simulated else " What servers do not tell is part of prefill."),
     )
     yield stacked(
         study,

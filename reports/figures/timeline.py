@@ -53,6 +53,7 @@ def draw(study: Study) -> Iterator[Figure | Omitted]:
             f"{', '.join(str(excerpt.there) for _, excerpt in shown)} that were there.",
             f"Pieces shorter than {(end - begin) / PIXELS:.2g} s are joined to their neighbours.",
             "paused is held at the gateway, waiting queued in the engine, open a step that never ended.",
+            "" if study.simulated else f"Servers do not tell a call's queue: it is part of {STATES[2]}.",
             "Drag to move; hold Ctrl and turn the wheel, or pinch, to zoom; double-click to see all again.",
         ),
         spec=_spec(rows, (begin, end)),

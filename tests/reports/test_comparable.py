@@ -48,6 +48,8 @@ def test_runs_of_other_schedulers_loads_and_seeds_are_comparable():
         ({"model": "Qwen3-8B"}, "model: GLM-4.6-FP8 in a; Qwen3-8B in b"),
         ({"hardware": "1xH200"}, "hardware: 8xH100 in a; 1xH200 in b"),
         ({"backend": "vllm-core"}, "backend: virtual in a; vllm-core in b"),
+        ({"backend": "servers"}, "backend: virtual in a; servers in b"),
+        ({"live": {"api": "chat", "port": 9}}, "live.api: none in a; chat in b"),
         ({"duration_s": 60.0}, "duration_s: 3600.0 in a; 60.0 in b"),
         ({"warmup_s": 60.0}, "warmup_s: none in a; 60.0 in b"),
         ({"engine": {"block_size": 32}}, "engine.block_size: 16 in a; 32 in b"),
@@ -106,3 +108,9 @@ def test_the_load_of_a_run(spec, load):
 def test_a_spec_without_a_load_is_refused():
     with pytest.raises(SetupError, match="the spec of results/a names no load"):
         load_of({"concurrency": []}, "results/a")
+
+
+def test_ports_of_servers_may_differ():
+    live = {"api": "tokens", "port": 8000, "ready_timeout_s": 600.0}
+    runs = [run("a", live=live), run("b", live=live | {"port": 9000, "ready_timeout_s": 60.0})]
+    assert differences(runs) == []

@@ -57,6 +57,7 @@ def test_a_win_is_told_with_its_loads_ratios_and_price() -> None:
         "the longest wait of one call is 2,000 s against 20.0 s."
     )
     assert found.sentences == [
+        "On real servers:",
         "mine wins over vllm at 48 and 96 programs at a time, by 2.00x to 3.00x in steps/min.",
         "No winner at 24 programs at a time: within 2% of each other.",
         price,
@@ -82,7 +83,7 @@ def test_one_repeat_is_a_lead_and_no_proof() -> None:
         runs("vllm", 96, 100, 1),
         runs("mine", 96, 300, 1),
     )
-    assert found.sentences[0] == "mine leads vllm at 96 programs at a time, by 2.97x in steps/min."
+    assert found.sentences[1] == "mine leads vllm at 96 programs at a time, by 2.97x in steps/min."
     assert found.sentences[-1] == (
         "Every load was run once, so the noise is unknown: a lead is no proof. Use --repeats 5."
     )
@@ -96,7 +97,7 @@ def test_noise_has_no_winner() -> None:
         for run, steps in zip(runs("mine", 96, 300), (60.0, 100.0, 190.0), strict=True)
     ]
     found = told(runs("vllm", 96, 100), noisy)
-    assert found.sentences[0] == "No winner at 96 programs at a time: the difference is noise."
+    assert found.sentences[1] == "No winner at 96 programs at a time: the difference is noise."
     assert {row.tag for row in found.loads[0].rows} == {""}
 
 
@@ -108,12 +109,12 @@ def test_simulated_numbers_are_called_so_first() -> None:
 
 def test_who_is_alone_or_invalid_beats_nobody() -> None:
     found = told(runs("mine", 96, 300))
-    assert found.sentences[0] == "Only mine ran: nothing to compare."
+    assert found.sentences[1] == "Only mine ran: nothing to compare."
     assert found.baseline == ""
     found = told(runs("vllm", 96, 100), runs("mine", 96, 300, invalid=("too few steps",)))
     assert found.loads[0].outcome == "only vllm has a valid run: nothing to compare"
     assert [(row.scheduler, row.tag) for row in found.loads[0].rows] == [("vllm", ""), ("mine", "INVALID")]
-    assert told(runs("mine", 96, 300, invalid=("too few steps",))).sentences[0] == "No valid run."
+    assert told(runs("mine", 96, 300, invalid=("too few steps",))).sentences[1] == "No valid run."
 
 
 def test_the_share_of_the_bound_is_shown_only_where_there_is_a_reference_arm() -> None:

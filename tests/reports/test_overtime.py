@@ -108,3 +108,39 @@ def test_without_samples_nothing_is_known():
     assert np.isnan(found.hit_rate_share).all()
     assert np.isnan(found.disk_bytes).all()
     assert found.replica_used_share == {}
+
+
+def test_samples_that_tell_nothing_count_for_nothing():
+    """Of what is told the last of a bin stays; where nothing is told a share is unknown, not 0."""
+    silent = {"used_tokens": None, "queries_total": None, "hits_total": None}
+    samples = [
+        sample(0.0),
+        sample(5.0, used_tokens=40, queries_total=100, hits_total=50),
+        sample(10.0, **silent),
+        sample(20.0, **silent),
+        sample(30.0, used_tokens=60, queries_total=200, hits_total=50),
+    ]
+    found = series(Grid(10.0, 3), samples)
+    np.testing.assert_allclose(found.hit_rate_share, [0.5, np.nan, 0.0])
+    np.testing.assert_allclose(found.used_share, [0.2, np.nan, 0.6])
+
+
+def test_a_server_counts_from_its_own_start_and_one_that_began_anew_says_nothing_of_that_time():
+    samples = [
+        sample(0.0, queries_total=1000, hits_total=900),
+        sample(10.0, queries_total=1100, hits_total=950),
+        sample(20.0, queries_total=50, hits_total=10),
+        sample(30.0, queries_total=150, hits_total=90),
+    ]
+    np.testing.assert_allclose(series(Grid(10.0, 3), samples).hit_rate_share, [0.5, np.nan, 0.8])
+
+
+def test_imbalance_is_unknown_where_a_replica_did_not_tell():
+    samples = [
+        sample(5.0, "r0", used_tokens=90),
+        sample(5.0, "r1", used_tokens=None),
+        sample(15.0, "r0", used_tokens=90),
+        sample(25.0, "r0", used_tokens=90),
+        sample(25.0, "r1", used_tokens=30),
+    ]
+    np.testing.assert_allclose(series(Grid(10.0, 3), samples).imbalance_share, [np.nan, np.nan, 0.6])

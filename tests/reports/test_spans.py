@@ -32,6 +32,20 @@ def test_a_step_is_paused_waiting_reasoning_acting():
     ]
 
 
+def test_what_nobody_told_belongs_to_the_next_state_that_is_known():
+    """A server does not say when it scheduled, a gateway of somebody else's not even when it dispatched."""
+    ours = call(20.0, hold=1.0, queue=2.0, prefill=3.0, decode=4.0, tool=6.0)._replace(scheduled_s=None)
+    theirs = ours._replace(dispatched_s=None)
+    found = excerpt([("p0", 20.0, 36.0, 3.0)], [ours])
+    assert found.spans == [
+        Span("p0", "paused", 20.0, 21.0),
+        Span("p0", "reasoning", 21.0, 30.0),
+        Span("p0", "acting", 30.0, 36.0),
+    ]
+    found = excerpt([("p0", 20.0, 36.0, 3.0)], [theirs])
+    assert found.spans == [Span("p0", "reasoning", 20.0, 30.0), Span("p0", "acting", 30.0, 36.0)]
+
+
 def test_spans_are_cut_at_the_edges():
     calls = [call(0.0, hold=5.0, decode=20.0), call(100.0, decode=50.0)]
     found = excerpt([("p0", 0.0, NAN, 5.0)], calls)

@@ -159,6 +159,23 @@ def test_without_a_steady_state_there_are_no_steady_figures(tmp_path):
     assert found.steps_per_min_total == 5.0
 
 
+@pytest.mark.parametrize(
+    ("changes", "hit_rate"),
+    [
+        ({}, 0.5),
+        ({2: {"hits_total": None}}, 0.5),
+        ({i: {"hits_total": None} for i in range(4)}, None),
+        ({3: {"queries_total": 5, "hits_total": 5}}, None),
+    ],
+)
+def test_a_steady_hit_rate_needs_totals_that_are_told_and_never_fall(tmp_path, changes, hit_rate):
+    rows = [sample(t * 600.0, queries_total=t * 1000, hits_total=t * 500) for t in range(4)]
+    rows = [row._replace(**changes.get(i, {})) for i, row in enumerate(rows)]
+    calls, _, window = rows_of(30, [3] * 30, ())
+    folder = write_run(tmp_path / "r", calls=calls, samples=rows, summary={"window": window})
+    assert steady(open_run(folder)).hit_rate_steady == hit_rate
+
+
 def test_a_run_without_a_step_or_a_sample(tmp_path):
     assert steady(run_of(tmp_path / "empty", 40, [])).reason.startswith(("still", "too short", ""))
     short = steady(run_of(tmp_path / "short", LEAST_MINUTES - 1, [3] * 19))

@@ -258,6 +258,11 @@ def test_facts_of_a_run_are_read_from_its_folder(tmp_path, spec, load, value):
     }
 
 
+def test_what_was_simulated_and_what_was_measured_are_no_arms_of_one_comparison():
+    with pytest.raises(SetupError, match=r"thunder-c96-s0 was simulated and vllm-c96-s0 measured on real"):
+        compare_all([run("thunder"), run("vllm") | {"simulated": False}])
+
+
 def test_an_invalid_run_takes_no_part_and_is_named():
     bad = run("thunder", 3, steps=9000.0) | {"invalid": ("too few steps", "client too slow")}
     runs = [run(name, seed) for name in ("thunder", "vllm") for seed in range(3)]

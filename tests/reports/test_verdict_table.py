@@ -31,7 +31,9 @@ def test_a_load_is_a_table_a_split_and_sentences():
 
 
 def test_a_measured_run_is_not_called_simulated():
-    assert "simulated" not in printed([run("vllm") | {"simulated": False}])
+    text = printed([run("vllm") | {"simulated": False}])
+    assert "simulated" not in text
+    assert "96 programs at a time, measured on real servers" in text
 
 
 def test_what_was_not_measured_is_a_dash():
