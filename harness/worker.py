@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from harness.compose import compose
 from harness.errors import PolicyFailed, ThunderbenchError
 from harness.metrics import summarise
+from harness.records import RunWriter
 from harness.spec import RunKey, RunSpec
 from harness.virtual.driver import Progress
 from schedulers.registry import is_built_in
@@ -43,6 +44,15 @@ def work(
     parent.close()
 
 
+def _composed(study: RunSpec) -> Callable[..., tuple[Any, RunWriter]]:
+    """The composition root of a study's runs."""
+    if not study.is_live:
+        return compose
+    from harness.live.compose import compose_live  # noqa: PLC0415 - simulated runs need nothing of it
+
+    return compose_live
+
+
 def attempt(
     study: RunSpec,
     key: RunKey,
@@ -52,12 +62,13 @@ def attempt(
 ) -> Done | Failed:
     """Play a run; whatever goes wrong in it becomes `Failed`, and then it leaves nothing behind."""
     try:
-        run, recorder = compose(study, key, folder, provenance, on_progress)
+        run, recorder = _composed(study)(study, key, folder, provenance, on_progress)
         with recorder:
             run.run()
             window = (min(study.warmup_s, run.end_s), run.end_s)
             limits = {str(name): limit for name, limit in study.goodput.items()}
-            recorder.finish(summarise(recorder.tables(), window, limits))
+            found = summarise(recorder.tables(), window, limits, client=run.client)
+            recorder.finish({**found, "servers": run.servers})
     except PolicyFailed as error:
         ours = is_built_in(key.scheduler)
         return Failed(str(error), 1 if ours else error.exit_code, traceback.format_exc())

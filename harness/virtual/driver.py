@@ -80,6 +80,8 @@ class VirtualRun:
     be fresh.
     """
 
+    client = servers = None  # what is known of real ones: here there are none
+
     def __init__(
         self,
         *,
