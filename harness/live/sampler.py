@@ -1,7 +1,8 @@
 """Samples of a live run: what every replica says of itself at one instant, and what the agents hold.
 
 Servers are asked at each instant, so a sample is as fresh as its answer. Totals count from the run's
-beginning: what a server had counted before is taken off.
+beginning: what a server had counted before is taken off. The sample of that beginning is taken just
+before it: writing its metrics holds a server up, and so would delay the first calls.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Note what the servers have counted so far."""
+        """Note what the servers have counted so far; the first sample."""
         told = await self._ask()
         self._before = {name: metrics for name, metrics in told.items() if metrics is not None}
+        self._append(0.0, told)
 
     def watch(self, clock: AgentClock, every_s: float, extra_s: float) -> None:
-        """Sample now, every so many seconds, and at `extra_s`."""
+        """Sample every so many seconds, and at `extra_s`."""
         self._task = asyncio.get_running_loop().create_task(self._take(), name="sampling")
         if extra_s:
             clock.at(extra_s, self._instants.put_nowait, extra_s)
@@ -60,7 +62,7 @@ class Sampler:
             self._instants.put_nowait(clock.now)
             clock.at(clock.now + every_s, regularly)
 
-        clock.at(0.0, regularly)
+        clock.at(every_s, regularly)
 
     async def stop(self) -> None:
         """Sample no more. Raises what stopped it, if that was a bug."""
@@ -72,7 +74,10 @@ class Sampler:
 
     async def sample(self, now: float) -> None:
         """One row per replica, of the instant `now`."""
-        for name, metrics in (await self._ask()).items():
+        self._append(now, await self._ask())
+
+    def _append(self, now: float, told: dict[str, ReplicaMetrics | None]) -> None:
+        for name, metrics in told.items():
             self._recorder.samples.append(self._row(now, name, metrics or ReplicaMetrics()))
 
     async def _take(self) -> None:

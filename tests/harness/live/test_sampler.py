@@ -10,7 +10,7 @@ from tests.harness.virtual.bag import chain
 
 
 class Probe:
-    """Answers from a list, the first of which is of before the run."""
+    """Answers from a list, then nothing."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -25,8 +25,7 @@ class Probe:
 
 def test_totals_count_from_the_beginning_and_what_is_not_told_is_null():
     probe = Probe(
-        ReplicaMetrics(queries_total=1000, hits_total=100),
-        ReplicaMetrics(queries_total=1000, hits_total=100, running=0, waiting=0),
+        ReplicaMetrics(queries_total=1000, hits_total=100, running=0, waiting=0),  # before the run
         ReplicaMetrics(
             running=2, waiting=1, kv_usage_share=0.5, kv_tokens=1600, queries_total=1500, hits_total=350
         ),
@@ -52,11 +51,12 @@ def test_totals_count_from_the_beginning_and_what_is_not_told_is_null():
         (8.0, None, None, None, None, None, None),
         (11.5, None, None, None, None, None, None),
     ]
-    assert [r.programs_live for r in bag.samples] == [1, 1, 1, 1, 0]
+    assert [r.programs_live for r in bag.samples] == [0, 1, 1, 1, 0]
     assert {r.held for r in bag.samples} == {None}
 
 
 def test_a_probe_that_raises_something_else_is_a_bug():
     probe = Probe(ReplicaMetrics(), ValueError("bug"))
+    scene = scripted(Scripted(otherwise=answering), probe=probe, replicas=("r0",))
     with pytest.raises(ValueError, match="bug"):
-        play_live(scripted(Scripted(otherwise=answering), probe=probe, replicas=("r0",)), [chain("p", 1)])
+        play_live(scene, [chain("p", 1)], sample_every_s=1.0)
