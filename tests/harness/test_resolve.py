@@ -248,3 +248,18 @@ def test_a_step_time_of_the_user_s_own_is_called_given_and_contradicts_a_named_e
         resolve(validated({"step_time": own, "efficiency": "derived"}))
     with pytest.raises(SetupError, match=r"efficiency = given without a table \[step_time\]"):
         resolve(spec(efficiency="given"))
+
+
+def test_with_capacity_and_step_time_given_model_and_hardware_are_mere_names() -> None:
+    known = resolve(spec(kv_tokens="100000"))
+    assert known.step_time is not None
+    own = {"model": "Tiny", "hardware": "2 cores", "step_time": known.step_time.model_dump()}
+    resolved = resolve(validated({**own, "kv_tokens": 4096}))
+    assert (resolved.model, resolved.hardware, resolved.kv_tokens) == ("Tiny", "2 cores", 4096)
+    assert resolved.efficiency == "given"
+    assert resolve(resolved) == resolved
+    for missing in ({**own, "kv_tokens": None}, {"model": "Tiny", "kv_tokens": 4096}):
+        with pytest.raises(SetupError, match="model 'Tiny'"):
+            resolve(validated(missing))
+    with pytest.raises(SetupError, match="model 'Tiny'"):
+        resolve(validated({**own, "kv_tokens": 4096, "engine": {"cpu_offload_gb": 1}}))

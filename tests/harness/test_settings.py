@@ -153,3 +153,20 @@ def test_what_a_spec_writes_is_read_back(tmp_path: Path) -> None:
     spec = read(sets=("workload.steps.median=60", "scheduler.vllm.router=session"))
     (tmp_path / "spec.toml").write_text(spec.toml())
     assert load_spec(tmp_path / "spec.toml") == spec
+
+
+def test_a_profile_lies_below_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text("[engine]\nblock_size = 32\n")
+    profile = {"model": "Tiny", "kv_tokens": 4096, "engine": {"block_size": 8, "max_num_seqs": 4}}
+    found = read_spec({"kv_tokens": "8192"}, file=file, profile=profile, environment={})
+    assert (found.model, found.kv_tokens) == ("Tiny", 8192)
+    assert (found.engine.block_size, found.engine.max_num_seqs) == (32, 4)
+
+
+def test_settings_of_servers_are_read_by_table_and_environment() -> None:
+    environment = {"THUNDERBENCH_BACKEND": "http://a", "THUNDERBENCH_LIVE__RETRIES": "0"}
+    found = read_spec({}, ["live.api=chat"], environment=environment)
+    assert found.live is not None
+    assert (found.live.urls, found.live.retries, found.live.api) == (("http://a",), 0, "chat")
+    assert message(sets=("backend=http://a", "live.apy=chat")).endswith("Did you mean api?")

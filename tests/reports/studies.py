@@ -30,6 +30,7 @@ def make_run(
     config=None,
     window=WINDOW,
     spec="",
+    simulated=True,
     **rows,
 ):
     """A run with these rows and the summary that follows from them; its folder."""
@@ -40,7 +41,7 @@ def make_run(
     return write_run(
         study / f"{letters}-c{concurrency}-s{seed}",
         spec=f"{load}seed = {seed}\nsample_every_s = 5.0\nschedulers = [{name}]\n{spec}",
-        provenance={"simulated": True, "plan_hash": "abc", "policy": policy},
+        provenance={"simulated": simulated, "plan_hash": "abc", "policy": policy},
         summary=summarise(Given(rows), window),
         **rows,
     )
@@ -69,6 +70,45 @@ def plain_rows(step_s=10.0, hits=50, wait_s=1.0, prefix="p"):
     ]
     done = [row._replace(ended_at="finished") for row in programs]
     return {"programs": done, "calls": calls, "samples": samples}
+
+
+# What a real server, and with it a gateway that is not ours, does not say.
+UNTOLD_OF_CALLS = {"scheduled_s": None, "queue_s": None, "preemptions": None}
+UNTOLD_OF_GATEWAYS = {
+    **UNTOLD_OF_CALLS,
+    "dispatched_s": None,
+    "hold_s": None,
+    "replica": None,
+    "cached_tokens": None,
+    "recomputed_tokens": None,
+}
+
+
+def live_rows(untold, steps=140):
+    """Two programs on real servers, enough steps to be valid; samples tell nothing but the time."""
+    programs = [
+        program(f"p{i}", arrived_s=11.0, first_call_s=11.0, steps_done=steps // 2) for i in range(2)
+    ]
+    plain = {"prompt_tokens": 100, "cached_tokens": 40, "known_tokens": 80, "recomputed_tokens": 40}
+    calls = [
+        call(
+            11.0 + i * 0.4,
+            hold=0.1,
+            prefill=0.1,
+            decode=0.1,
+            program_id=f"p{i % 2}",
+            **plain | ({} if i else {"cached_tokens": 0}),
+        )
+        for i in range(steps)
+    ]
+    samples = [sample(float(time), programs_live=2) for time in range(0, 75, 5)]
+    rows = {"programs": programs, "calls": calls, "samples": samples}
+    silent = dict.fromkeys(name for name in sample(0.0)._fields if name.endswith("_total"))
+    silent |= dict.fromkeys(("running", "waiting", "held", "used_tokens", "idle_cached_tokens"))
+    return rows | {
+        "calls": [row._replace(**untold) for row in rows["calls"]],
+        "samples": [row._replace(capacity_tokens=None, **silent) for row in rows["samples"]],
+    }
 
 
 def plain_study(tmp_path):

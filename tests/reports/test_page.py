@@ -20,7 +20,7 @@ from reports.study import load_study
 from reports.text import number
 from tests.harness.results import PROVENANCE, call, program, sample, write_run
 from tests.reports.pages import HOSTILE, STEPS, Page, hostile_study, study, summary
-from tests.reports.studies import make_run, plain_rows
+from tests.reports.studies import UNTOLD_OF_CALLS, UNTOLD_OF_GATEWAYS, live_rows, make_run, plain_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +107,30 @@ def test_what_is_simulated_says_so(page: Page) -> None:
     assert len(of_figures) == len(page.all("figure"))
     assert all("simulated" in words for words in of_figures)
     assert "In simulation:" in "".join(page.words)
+
+
+def test_a_live_study_shows_what_was_told_and_nothing_else(tmp_path: Path) -> None:
+    """No number of what servers did not say, no 0 in its place; the hit rate is by the calls' usage."""
+    ours, theirs = live_rows(UNTOLD_OF_CALLS), live_rows(UNTOLD_OF_GATEWAYS)
+    for seed in range(3):
+        make_run(tmp_path, "vllm", seed=seed, simulated=False, **ours)
+        make_run(tmp_path, "external:http://gw:9000", seed=seed, simulated=False, **theirs)
+    made = content(load_study([tmp_path]))
+    assert made.invalid == {}
+    rows = {row.scheduler: row for load in made.verdict.loads for row in load.rows}
+    assert (rows["vllm"].hit_rate, rows["external:http://gw:9000"].hit_rate) == ("39.7%", "-")
+    tables = {chart.figure.id: chart.table for q in made.questions for chart in q.charts}
+    parts = {row[1]: row[2:] for row in tables["step-time"].rows}
+    hold, queue, prefill = parts["vllm"][:3]
+    assert (hold, queue, prefill) == (0.1, None, 0.1)
+    assert parts["external:http://gw:9000"][:3] == (None, None, 0.2)
+    assert "gpu-memory" in {slug.lower().replace(" ", "-") for slug, _ in made.omitted}
+    page = Page(render(made))
+    words = "".join(page.words)
+    assert "On real servers:" in words
+    assert "measured on real servers" in words
+    assert "imulat" not in words
+    assert made.facts[0] == "real servers"
 
 
 # ------------------------------------------------------------------ alone and the same

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.commands.run import explain
+from harness.records import open_run
 from harness.runner import Study
 from harness.settings import validated
 from harness.worker import Failed
@@ -95,6 +96,37 @@ def test_the_reference_arm_runs_unless_it_is_not_wanted(invoke: Invoke) -> None:
 def test_clients_may_be_told_not_to_release(invoke: Invoke) -> None:
     assert planned(invoke)["spec"]["release"] is True
     assert planned(invoke, "--no-release")["spec"]["release"] is False
+
+
+def test_real_servers_are_planned_without_asking_them(invoke: Invoke) -> None:
+    flags = ("--backend", "http://gpu1:8000", "--backend", "external:http://gw:9000", "--api", "chat")
+    found = planned(invoke, *flags, "--scheduler", "vllm", "--start-spread", "30s", "--router", "session")
+    assert found["runs"] == ["vllm-c96-s0", "external_gw_9000-c96-s0"]
+    assert (found["spec"]["backend"], found["spec"]["start_spread_s"]) == ("servers", 30.0)
+    assert (found["spec"]["live"]["urls"], found["spec"]["live"]["api"]) == (["http://gpu1:8000"], "chat")
+    assert found["spec"]["overrides"]["scheduler"] == {"vllm": {"router": "session"}}
+    assert {"model", "hardware", "engine", "efficiency"}.isdisjoint(found["spec"])
+    assert planned(invoke, "--backend", "external:http://gw:9000")["runs"] == ["external_gw_9000-c96-s0"]
+
+
+def test_a_profile_stands_for_a_server(invoke: Invoke, tmp_path: Path) -> None:
+    step = planned(invoke)["spec"]["step_time"]
+    table = "".join(f"{name} = {value}\n" for name, value in step.items() if value is not None)
+    file = tmp_path / "tiny.toml"
+    file.write_text(f'model = "Tiny"\nhardware = "2 cores"\nkv_tokens = 200000\n[step_time]\n{table}')
+    found = planned(invoke, "--profile", str(file), "--backend", "sim")["spec"]
+    assert (found["backend"], found["model"], found["kv_tokens"]) == ("virtual", "Tiny", 200_000)
+    assert found["step_time"] == step
+    result = invoke("run", "--dry-run", "--profile", file, "--backend", "http://gpu1:8000")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "kv_tokens with the backend servers, which simulates nothing" in result.stderr
+
+
+def test_a_start_spread_delays_the_first_programs(invoke: Invoke, tmp_path: Path) -> None:
+    flags = ("--scheduler", "vllm", "--no-reference", "-q", "--start-spread", "60s")
+    assert invoke(*SMALL, *flags, "-o", tmp_path / "study").exit_code == 0
+    table = open_run(tmp_path / "study" / "vllm-c2-s0").table("programs")
+    assert sorted(table["arrived_s"].to_pylist())[:2] == [0.0, 30.0]
 
 
 def test_a_router_is_given_to_every_scheduler_that_has_one(invoke: Invoke) -> None:

@@ -120,3 +120,19 @@ def test_calls_side_by_side_are_said_to_follow_each_other(export: Export, tmp_pa
     text, account = export("atif", run)
     assert [step["extra"]["call_id"] for step in lines(text)[0]["steps"]] == ["1", "2"]
     assert sorted(account.estimated.values()) == [1, 1]  # and the start of the run
+
+
+def test_what_a_live_run_does_not_know_is_null_and_a_sum_needs_all_its_parts(
+    export: Export, tmp_path: Path
+) -> None:
+    untold = {"cached_tokens": None, "queue_s": None, "replica": None}
+    calls = [call(cached_tokens=5, call_id="p0/0"), call(1.0, call_id="p0/1")._replace(**untold)]
+    run = write_run(tmp_path / "run", programs=[program(steps_done=2)], calls=calls)
+    (found,) = lines(export("atif", run)[0])
+    assert found["final_metrics"]["total_cached_tokens"] is None
+    step = found["steps"][1]
+    assert (step["metrics"]["cached_tokens"], step["extra"]["queue_s"], step["extra"]["replica"]) == (
+        None,
+        None,
+        None,
+    )

@@ -104,3 +104,12 @@ def test_a_start_that_is_no_time_is_refused(export: Export, tmp_path: Path) -> N
 
 def test_a_run_of_nothing_is_a_file_without_spans(export: Export, tmp_path: Path) -> None:
     assert spans(export("otel", write_run(tmp_path / "run"))[0]) == []
+
+
+def test_what_a_live_run_does_not_know_has_no_attribute(export: Export, tmp_path: Path) -> None:
+    row = call()._replace(cached_tokens=None, queue_s=None, hold_s=None)
+    run = write_run(tmp_path / "run", programs=[program(steps_done=1)], calls=[row])
+    _, chat = spans(export("otel", run)[0])
+    unknown = {"gen_ai.usage.cache_read.input_tokens", "thunderbench.queue_s", "thunderbench.hold_s"}
+    assert unknown.isdisjoint(chat["attributes"])
+    assert chat["attributes"]["thunderbench.prefill_s"] == 0.0

@@ -17,7 +17,7 @@ from harness.export.perfetto import lanes
 from harness.records import open_run
 from tests.harness.export.conftest import Export, rows
 from tests.harness.export.small import write_small_run
-from tests.harness.results import call, program, tool, write_run
+from tests.harness.results import call, program, sample, tool, write_run
 
 Event = dict[str, Any]
 
@@ -208,3 +208,30 @@ def test_lanes_keep_intervals_apart_and_are_as_few_as_can_be(spans: list[tuple[i
     used = len(set(found.tolist()))
     instants = any(length == 0 for _, length in spans)
     assert most <= used <= most + instants
+
+
+def test_what_a_server_did_not_tell_is_drawn_with_the_next_part_that_is_known(
+    export: Export, tmp_path: Path
+) -> None:
+    """A call is in the batch from its dispatch on, or on no replica; counters show what was told."""
+    whole = call(1.0, hold=1.0, queue=1.0, prefill=1.0, decode=2.0, program_id="p0", call_id="p0/0")
+    ours = whole._replace(scheduled_s=None, queue_s=None, cached_tokens=None)
+    theirs = ours._replace(program_id="p1", call_id="p1/0", dispatched_s=None, hold_s=None, replica=None)
+    silent = {"held": None, "used_tokens": None, "running": None}
+    run = write_run(
+        tmp_path / "run",
+        programs=[program("p0", arrived_s=1.0), program("p1", arrived_s=1.0)],
+        calls=[ours, theirs],
+        samples=[sample(0.0, waiting=2, **silent)],
+    )
+    events = check(export("perfetto", run)[0])
+    assert [part[1:] for part in slices_of(events, 1)] == [
+        ("hold", 1.0, 2.0),
+        ("prefill", 2.0, 4.0),
+        ("decode", 4.0, 6.0),
+        ("prefill", 1.0, 4.0),
+        ("decode", 4.0, 6.0),
+    ]
+    assert [part[1:] for part in slices_of(events, 2)] == [("p0", 2.0, 6.0)]
+    counters = [(event["name"], event["args"]) for event in events if event["ph"] == "C"]
+    assert counters == [("KV tokens", {"idle": 0}), ("requests", {"waiting": 2})]
