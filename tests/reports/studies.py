@@ -30,6 +30,7 @@ def make_run(
     config=None,
     window=WINDOW,
     spec="",
+    *,
     simulated=True,
     **rows,
 ):
