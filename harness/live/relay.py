@@ -163,8 +163,14 @@ class Relay:
         return bad_gateway(error)
 
     def _headers(self, incoming: Incoming) -> dict[str, str]:
-        left_out = self._left_out
-        headers = {name: value for name, value in incoming.headers.items() if name.lower() not in left_out}
+        headers: dict[str, str] = {}
+        for name, value in incoming.headers.items():
+            key = name.lower()
+            if key in self._left_out:
+                continue
+            if name in headers:  # said twice, which means the same as a list (RFC 9110, section 5.3)
+                value = f"{headers[name]}{'; ' if key == 'cookie' else ', '}{value}"  # noqa: PLW2901
+            headers[name] = value
         headers["Accept-Encoding"] = "identity"  # a stream must be readable
         return headers
 
