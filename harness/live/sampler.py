@@ -1,8 +1,8 @@
 """Samples of a live run: what every replica says of itself at one instant, and what the agents hold.
 
 Servers are asked at each instant, so a sample is as fresh as its answer. Totals count from the run's
-beginning: what a server had counted before is taken off. The sample of that beginning is taken just
-before it: writing its metrics holds a server up, and so would delay the first calls.
+beginning: what a server had counted before is taken off. For the sample of that beginning servers are
+asked just before it: writing its metrics holds a server up, and so would delay the first calls.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ class Sampler:
         self._probe, self._replicas, self._recorder = probe, replicas, recorder
         self._agents, self._sandboxes, self._driver = agents, sandboxes, driver
         self._before: dict[str, ReplicaMetrics] = {}
+        self._first: dict[str, ReplicaMetrics | None] = {}
         self._instants: asyncio.Queue[float] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Note what the servers have counted so far; the first sample."""
-        told = await self._ask()
-        self._before = {name: metrics for name, metrics in told.items() if metrics is not None}
-        self._append(0.0, told)
+        """Note what the servers have counted so far."""
+        self._first = await self._ask()
+        self._before = {name: metrics for name, metrics in self._first.items() if metrics is not None}
 
     def watch(self, clock: AgentClock, every_s: float, extra_s: float) -> None:
-        """Sample every so many seconds, and at `extra_s`."""
+        """Sample now, every so many seconds, and at `extra_s`; the agents have begun."""
+        clock.at(0.0, self._append, 0.0, self._first)
         self._task = asyncio.get_running_loop().create_task(self._take(), name="sampling")
         if extra_s:
             clock.at(extra_s, self._instants.put_nowait, extra_s)

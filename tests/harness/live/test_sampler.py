@@ -51,7 +51,7 @@ def test_totals_count_from_the_beginning_and_what_is_not_told_is_null():
         (8.0, None, None, None, None, None, None),
         (11.5, None, None, None, None, None, None),
     ]
-    assert [r.programs_live for r in bag.samples] == [0, 1, 1, 1, 0]
+    assert [r.programs_live for r in bag.samples] == [1, 1, 1, 1, 0]
     assert {r.held for r in bag.samples} == {None}
 
 
