@@ -62,6 +62,12 @@ if TYPE_CHECKING:
 @click.option("--sample-every", help="Time between two looks at a server. [default: 1s]")
 @click.option("--access-log", metavar="FILE", help="One line of JSON per call; - is stdout.")
 @click.option("--log-bodies", is_flag=True, default=None, help="Log requests in full, too.")
+@click.option(
+    "--otel",
+    is_flag=True,
+    default=None,
+    help="Export a span per call; OTEL_EXPORTER_OTLP_ENDPOINT says where.",
+)
 @click.option("--seed", help="Seed of the scheduler. [default: 0]")
 @click.option(
     "--set",

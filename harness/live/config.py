@@ -102,6 +102,7 @@ class ServeSpec(Frozen):
     )
     access_log: str | None = Field(default=None, min_length=1)
     log_bodies: bool = False
+    otel: bool = False  # a span per call, exported as OpenTelemetry's own variables say
     output_dir: str | None = Field(default=None, min_length=1)
     overrides: ServeOverrides = ServeOverrides()
 

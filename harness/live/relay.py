@@ -163,10 +163,14 @@ class Relay:
         return bad_gateway(error)
 
     def _headers(self, incoming: Incoming) -> dict[str, str]:
+        connection = incoming.headers.get("Connection")
+        left_out = self._left_out
+        if connection is not None:  # names headers that are its own
+            left_out |= {name.strip().lower() for name in connection.split(",")}
         headers: dict[str, str] = {}
         for name, value in incoming.headers.items():
             key = name.lower()
-            if key in self._left_out:
+            if key in left_out:
                 continue
             if name in headers:  # said twice, which means the same as a list (RFC 9110, section 5.3)
                 value = f"{headers[name]}{'; ' if key == 'cookie' else ', '}{value}"  # noqa: PLW2901

@@ -33,6 +33,7 @@ from harness.live.http_upstream import HttpUpstream
 from harness.live.identity import IdentityRules
 from harness.live.limits import KEY_HEADERS, Door
 from harness.live.monitor import HttpProbe, Monitor
+from harness.live.otel import Spans
 from harness.live.ports import ReplicaMetrics, UpstreamFailed
 from harness.live.recording import Recorder
 from harness.live.relay import Relay
@@ -272,11 +273,16 @@ def _on_end(
     log = None if spec.access_log is None else AccessLog(spec.access_log, bodies=spec.log_bodies)
     if log is not None:
         stack.callback(log.close)
+    spans = Spans(spec.scheduler, driver.now) if spec.otel else None
+    if spans is not None:
+        stack.callback(spans.close)
 
     def ended(call: Ended) -> None:
         metrics.call_ended(call.call)
         if log is not None:
             log.ended(call)
+        if spans is not None:
+            spans.ended(call)
         if not driver.calls:
             idle.set()
 
