@@ -105,6 +105,7 @@ class Exchange:
         else:
             self.sizes.learn(call.program_id, self.looked, usage)
         call.tools = tools or list(self.looked.tools)
+        call.first_token()  # at the latest now: a stream may have shown nothing but empty texts
         call.finished(usage)
 
     async def read_whole(self) -> Plain:
@@ -127,7 +128,6 @@ class Exchange:
             if read.error is not None:
                 call.failed(read.error)
             else:
-                call.first_token()
                 self.finished(read.usage, len(body) // BYTES_PER_TOKEN, read.tools)
         self.over(self.status)
         return Plain(self.status, self.headers, body)

@@ -126,6 +126,16 @@ def test_a_stream_is_told_done_before_its_last_bytes_are_handed_on():
     assert ends == {"finished": 1, "failed": 0, "cancelled": 0}
 
 
+def test_a_stream_that_showed_nothing_had_its_first_token_at_its_end():
+    usage = b'data: {"choices": [], "usage": %b}\n\n' % json.dumps(USAGE).encode()
+    server = Says(
+        b'data: {"choices": [{"text": ""}]}\n\n', usage, b"data: [DONE]\n\n", kind="text/event-stream"
+    )
+    _, _, ended = run(server, incoming(stream=True))
+    call = ended[0].call
+    assert (call.usage, call.first_token_s) == ((9, 1, 4), call.ended_s)
+
+
 def test_draining_sends_held_calls_away_and_takes_no_more():
     got, relay, _ = run(WELL, incoming(), incoming(), up=False, then=lambda relay: relay.drain())
     assert [status for status, _ in got] == [503, 503]
