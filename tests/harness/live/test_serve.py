@@ -197,6 +197,19 @@ def test_killed_it_leaves_nothing_that_looks_whole_and_the_servers_are_let_go(tm
     assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
 
 
+def test_programs_whose_clients_never_release_are_over_in_time():
+    async def run():
+        async with served() as server, process("--backend", server.url, "--idle-ttl", "0.2") as (_, told):
+            await ask(told["address"], body=chat("p"))
+            before = json.loads((await ask(told["address"], "GET", "/programs")).body)
+            async with asyncio.timeout(20):
+                while (await ask(told["address"], "GET", "/programs")).body != b"{}":
+                    pass
+            return list(before)
+
+    assert asyncio.run(run()) == ["p"]
+
+
 def test_it_waits_for_a_server_and_stops_at_once_when_told_so_meanwhile():
     async def run():
         with socket.socket() as taken:
