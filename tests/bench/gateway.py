@@ -31,7 +31,7 @@ CLIENTS = 32
 STREAMS = 2000
 CASES = (("plain", 1), ("stream", 1), ("plain", CLIENTS), ("stream", CLIENTS))
 
-# What issue and reader want: name -> (what is compared, limit, whether more is better).
+# name -> limit, and whether more is better
 TARGETS = {
     "stream x32 through, requests/s": (1000.0, True),
     "plain x1 added p50, ms": (0.6, False),

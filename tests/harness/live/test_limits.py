@@ -24,7 +24,3 @@ from harness.live.limits import Door
 def test_who_comes_in(headers, comes_in):
     assert Door("secret").lets_in(headers) is comes_in
     assert Door(None).lets_in(headers) is True
-
-
-def test_whether_it_is_open():
-    assert (Door(None).open, Door("secret").open) == (True, False)
