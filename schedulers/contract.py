@@ -367,7 +367,7 @@ class ReclaimSandbox:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Deliver a `Tick` at `time` (seconds of the run's clock)."""
+    """Deliver a `Tick` at `time` (seconds of the run's clock), or one for several times that have come."""
 
     time: float
 

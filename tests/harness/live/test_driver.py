@@ -189,6 +189,19 @@ def test_one_tick_for_one_time_however_often_it_is_asked_for():
     assert script.events.count(ProgramArrived("p", needs_sandbox=False)) == 1
 
 
+def test_times_that_have_come_together_are_one_tick():
+    """On the wall clock a timer is late now and then, and the next one has come as well by then."""
+    script = Script(ProgramArrived=lambda _: [WakeAt(1.0), WakeAt(1.5), WakeAt(4.0)])
+
+    async def act(driver):
+        await asyncio.sleep(2)
+        driver.arrive("p")
+        await asyncio.sleep(5)
+
+    play(script, act)
+    assert script.told[-2:] == [(2.0, Tick()), (4.0, Tick())]
+
+
 def test_a_time_to_wake_that_has_passed_is_now():
     script = Script(ProgramArrived=lambda _: [WakeAt(-1.0)])
 
