@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,10 +48,13 @@ class _Selector(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Begins at 0 s. Use it as a context manager, or `close` it; tasks still open are cancelled then."""
+    """Begins at 0 s. Use it as a context manager, or `close` it; tasks still open are cancelled then.
 
-    def __init__(self) -> None:
-        self._virtual_s = 0.0
+    `late` says by how many seconds each jump goes beyond its timer, as on a machine that is busy.
+    """
+
+    def __init__(self, late: Callable[[], float] = lambda: 0.0) -> None:
+        self._virtual_s, self._late = 0.0, late
         super().__init__(_Selector(self))
 
     def time(self) -> float:
@@ -63,7 +66,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
         if not timers:
             raise DeadlockError(f"at {self._virtual_s} s everything waits and no timer is set")
-        self._virtual_s = max(self._virtual_s, timers[0].when())
+        self._virtual_s = max(self._virtual_s, timers[0].when()) + self._late()
 
     def __enter__(self) -> Self:
         return self

@@ -43,6 +43,17 @@ def test_timeouts_work_as_on_any_loop():
         assert loop.run_until_complete(main()) == 7.0
 
 
+def test_a_late_loop_is_late():
+    async def main():
+        clock = LoopClock()
+        await asyncio.sleep(3)
+        await asyncio.sleep(3)
+        return clock.now
+
+    with VirtualLoop(late=lambda: 0.25) as loop:
+        assert loop.run_until_complete(main()) == 6.5
+
+
 def test_a_wait_without_an_end_raises():
     with (
         VirtualLoop() as loop,
