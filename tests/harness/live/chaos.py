@@ -85,6 +85,8 @@ class Crowd:
 
     async def _call(self, number: int, ids: list[int]) -> None:
         body = {"prompt": ids, "max_tokens": self._rng.randrange(1, 40), "stream": self._rng.random() < 0.8}
+        if number % 4:
+            body["thunderbench"] = {"tools": ["bash"]}
         if number % 5:
             body["program_id"] = f"p{number}"  # the others are nobody's
         incoming = Incoming("POST", "/v1/completions", {}, json.dumps(body).encode())
