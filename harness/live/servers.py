@@ -4,8 +4,7 @@
         servers.urls          # one per replica, all of them answering
 
 Each replica is one server process below a warden (`warden.py`), which ends it when the harness is gone,
-however it went. What differs between replicas (port, GPUs, socket of the engine hooks) stands in the
-command; what they share stands in the environment, so that no secret of it shows in a list of processes.
+however it went, and removes the folder of its sockets. `server_command.py` says how servers are started.
 """
 
 from __future__ import annotations
@@ -18,21 +17,24 @@ import socket as sockets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, Self
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import IO, NamedTuple, Self
 
 from harness.errors import EngineFailed, SetupError
 from harness.live import warden
+from harness.live.server_command import (
+    HOOKS_SOCKET,
+    ServerOptions,
+    command,
+    environment,
+    has_gpu,
+    refuse,
+)
 from harness.live.server_log import last_lines, why
-
-HOOKED_SCHEDULER = "harness.live.vllm_hooks.HookedScheduler"
-HOOKS_VARIABLE = "THUNDERBENCH_HOOKS"
-ROOT = Path(__file__).resolve().parents[2]  # where `harness` is imported from
 
 POLL_S = 0.1
 TELL_EVERY_S = 5.0
@@ -40,133 +42,8 @@ HEALTH_TIMEOUT_S = 2.0
 STOP_GRACE_S = 15.0  # between SIGTERM and SIGKILL
 WARDEN_GRACE_S = 10.0  # beyond that, for the warden to see that nothing is left
 
-# For every server: no reports to vLLM's makers, logs as they come, and the route that empties the prefix
-# cache, which vLLM offers in this mode only. Loopback is what makes that mode safe.
-ALWAYS = {
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_SERVER_DEV_MODE": "1",
-    "PYTHONUNBUFFERED": "1",
-}
-# Without a GPU: one GiB of KV cache is plenty for small models. Several servers share the cores, so none
-# binds threads to them.
-ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-
 View = Callable[[str], None]
-Build = Callable[["ServerOptions", int, int, Path | None], list[str]]
-
-
-class ServerOptions(BaseModel):
-    """How to start each server. Null leaves the choice to vLLM; names are those of its options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    model: str  # folder with config.json, or a name on the Hugging Face hub
-    served_model_name: str | None = None  # what clients call it; null: as `model`
-    tensor_parallel_size: int = Field(1, ge=1)  # GPUs per replica
-    gpus: tuple[tuple[int, ...], ...] | None = None  # of each replica; null: CPU, or all of them
-    port: int = Field(0, ge=0, le=65535)  # of the first replica, the others follow; 0: free ones
-    host: str = "127.0.0.1"  # address to listen on
-    load_format: str | None = None  # `dummy`: random weights
-    kv_cache_dtype: str | None = None  # such as fp8
-    num_gpu_blocks_override: int | None = Field(None, ge=2)  # blocks of KV cache
-    block_size: int | None = Field(None, ge=1)  # tokens per block; on CPU a multiple of 32
-    max_model_len: int | None = Field(None, ge=1)  # tokens of the longest context
-    max_num_seqs: int | None = Field(None, ge=1)  # calls in one step
-    max_num_batched_tokens: int | None = Field(None, ge=1)  # tokens in one step
-    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)  # share of the memory to use
-    kv_offloading_size: float | None = Field(None, gt=0)  # GiB of CPU memory for offloaded KV
-    scheduling_policy: Literal["fcfs", "priority"] | None = None  # `priority` for schedulers that give one
-    hooks: bool = False  # pins and the like (harness.live.vllm_hooks)
-    extra_args: tuple[str, ...] = ()  # added at the end of the command
-    environment: dict[str, str] = Field(default_factory=dict)  # wins over the harness's own
-    ready_timeout_s: float = Field(900.0, gt=0)  # seconds a server may take to answer
-
-
-_OPTIONS = (
-    "load_format",
-    "kv_cache_dtype",
-    "num_gpu_blocks_override",
-    "block_size",
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "kv_offloading_size",
-    "scheduling_policy",
-)
-
-
-def command(options: ServerOptions, replica_index: int, port: int, socket: Path | None) -> list[str]:
-    """The command of one replica; `socket` is that of its engine hooks, null without them.
-
-    The module and not `vllm serve`: that one wants a distribution called vllm, which CPU builds are not.
-    """
-    own = []
-    if options.gpus is not None:
-        own.append(f"CUDA_VISIBLE_DEVICES={','.join(map(str, options.gpus[replica_index]))}")
-    if socket is not None:
-        own.append(f"{HOOKS_VARIABLE}=unix:{socket}")
-    words = ["env", *own] if own else []
-    words += [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", options.model]
-    words += ["--host", options.host, "--port", str(port)]
-    words += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
-    if options.served_model_name is not None:
-        words += ["--served-model-name", options.served_model_name]
-    if options.tensor_parallel_size > 1:
-        words += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
-    for name in _OPTIONS:
-        value = getattr(options, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    if socket is not None:
-        words += ["--scheduler-cls", HOOKED_SCHEDULER]
-    return [*words, *options.extra_args]
-
-
-def environment(
-    options: ServerOptions, replicas: int, inherited: Mapping[str, str], *, has_gpu: bool, cores: int
-) -> dict[str, str]:
-    """What every replica finds in its environment: `options.environment`, else `inherited`, else ours."""
-    ours = dict(ALWAYS)
-    if Path(options.model).is_dir():
-        ours["HF_HUB_OFFLINE"] = "1"
-    if not has_gpu:
-        ours |= ON_CPU | {"OMP_NUM_THREADS": str(max(cores // replicas, 1))}
-    found = {**ours, **inherited, **options.environment}
-    if options.hooks:
-        path = found.get("PYTHONPATH")
-        found["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
-    return found
-
-
-def has_gpu() -> bool:
-    """Whether this machine shows a GPU of NVIDIA or AMD."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
-
-
-def refuse(options: ServerOptions, replicas: int, *, has_gpu: bool) -> None:
-    """Raise `SetupError` for options that cannot start so many replicas."""
-    if replicas < 1:
-        raise SetupError(f"{replicas} replicas", "at least one")
-    if options.gpus is None:
-        if has_gpu and replicas > 1:
-            raise SetupError(
-                f"{replicas} replicas and no GPUs named: each would take the first one",
-                "a list of GPUs for each replica, such as [[0], [1]]",
-            )
-        return
-    if len(options.gpus) != replicas:
-        raise SetupError(
-            f"GPUs of {len(options.gpus)} replicas for {replicas}", "a list of GPUs for each replica"
-        )
-    for index, gpus in enumerate(options.gpus):
-        if len(gpus) != options.tensor_parallel_size:
-            raise SetupError(
-                f"replica {index} on GPUs {list(gpus)} with tensor_parallel_size "
-                f"{options.tensor_parallel_size}",
-                "as many GPUs as tensor_parallel_size",
-            )
+Build = Callable[[ServerOptions, int, int, Path], list[str]]
 
 
 class _Replica(NamedTuple):
@@ -176,6 +53,7 @@ class _Replica(NamedTuple):
     host: str
     port: int
     log: Path
+    folder: Path  # of its sockets
     process: subprocess.Popen[bytes]
 
     @property
@@ -199,6 +77,7 @@ class Servers:
 
     `logs` is the folder of the logs, one `server-<n>.log` per replica. `view` is told in words what is
     being waited for, every few seconds. `build` makes the commands (tests start something smaller).
+    Inside the block SIGTERM is what Ctrl-C is, unless somebody handles it.
 
     Ordinary code, not asyncio: entering takes as long as the slowest server. Raises `SetupError`, with the
     error that the server's log names, when one ends before it answers or does not answer in time.
@@ -219,7 +98,7 @@ class Servers:
         self._options, self._count, self._logs, self._view = options, replicas, logs, view
         self._build, self._grace_s = build, stop_grace_s
         self._replicas: list[_Replica] = []
-        self._sockets: Path | None = None
+        self._undo = ExitStack()
         self.commands: list[list[str]] = []  # of the replicas, as started
         self.start_s: list[float] = []  # seconds until each answered, the first one first
 
@@ -231,9 +110,9 @@ class Servers:
     @property
     def hook_addresses(self) -> tuple[str, ...]:
         """Where each replica listens for engine hooks, `unix:<path>`; none without hooks."""
-        if self._sockets is None:
+        if not self._options.hooks:
             return ()
-        return tuple(f"unix:{self._socket(index)}" for index in range(self._count))
+        return tuple(f"unix:{replica.folder / HOOKS_SOCKET}" for replica in self._replicas)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -251,14 +130,16 @@ class Servers:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
+            undo.enter_context(_sigterm_interrupts())
             undo.callback(self.stop)
-            self._start()
-            self._wait()
-            undo.pop_all()
+            with ExitStack() as held:
+                self._start(held)
+                self._wait()
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._undo.close()
 
     def stop(self) -> None:
         """End all servers, and wait until no process of theirs is left. Again: without effect.
@@ -271,28 +152,23 @@ class Servers:
         deadline = time.monotonic() + self._grace_s + WARDEN_GRACE_S
         for replica in self._replicas:
             _await_end(replica.process, max(deadline - time.monotonic(), 0.0))
-        if self._sockets is not None:
-            shutil.rmtree(self._sockets, ignore_errors=True)
-            self._sockets = None
+            shutil.rmtree(replica.folder, ignore_errors=True)  # of a warden that was killed
 
-    def _start(self) -> None:
+    def _start(self, held: ExitStack) -> None:
+        """Start every replica; its port is held until `held` is left."""
         options = self._options
         self._logs.mkdir(parents=True, exist_ok=True)
-        if options.hooks:
-            # Not among the logs: the path of a socket may have 107 characters.
-            self._sockets = Path(tempfile.mkdtemp(prefix="thunderbench-"))
         found = environment(options, self._count, os.environ, has_gpu=self._gpu, cores=os.cpu_count() or 1)
-        for index, port in enumerate(_ports(options, self._count)):
-            words = self._build(options, index, port, self._socket(index))
+        for index, port in enumerate(_hold_ports(options, self._count, held)):
+            # Not among the logs: the path of a socket may have 107 characters.
+            folder = Path(tempfile.mkdtemp(prefix="thunderbench-"))
+            words = self._build(options, index, port, folder)
             log = self._logs / f"server-{index}.log"
             self.commands.append(words)
             with log.open("wb") as out:
-                process = _under_warden(words, found, out, self._grace_s)
-            self._replicas.append(_Replica(f"server {index}", options.host, port, log, process))
+                process = _under_warden(words, found, out, folder, self._grace_s)
+            self._replicas.append(_Replica(f"server {index}", options.host, port, log, folder, process))
         self._view(f"starting {self._count} x {options.model}, logs in {self._logs}")
-
-    def _socket(self, index: int) -> Path | None:
-        return None if self._sockets is None else self._sockets / f"{index}.sock"
 
     def _wait(self) -> None:
         """Return when every replica answers."""
@@ -328,7 +204,7 @@ class Servers:
 
 
 def _under_warden(
-    words: list[str], found: Mapping[str, str], out: IO[bytes], grace_s: float
+    words: list[str], found: Mapping[str, str], out: IO[bytes], folder: Path, grace_s: float
 ) -> subprocess.Popen[bytes]:
     """Start a command below a warden, which reads our pipe and ends when that does.
 
@@ -336,7 +212,7 @@ def _under_warden(
     """
     script = [sys.executable, "-I", "-S", str(Path(warden.__file__).resolve())]
     return subprocess.Popen(  # noqa: S603 - the command is the user's own
-        [*script, "--grace", str(grace_s), "--", *words],
+        [*script, "--grace", str(grace_s), "--remove", str(folder), "--", *words],
         stdin=subprocess.PIPE,
         stdout=out,
         stderr=subprocess.STDOUT,
@@ -378,21 +254,38 @@ def _answers(host: str, port: int) -> bool:
         connection.close()
 
 
-def _ports(options: ServerOptions, replicas: int) -> list[int]:
-    """A port per replica that nobody listens on now."""
-    wanted = [options.port + index if options.port else 0 for index in range(replicas)]
-    with ExitStack() as held:
-        found = []
-        for port in wanted:
-            listener = held.enter_context(sockets.socket())
-            listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-            try:
-                listener.bind((options.host, port))
-            except (OSError, OverflowError) as error:
-                raise SetupError(
-                    f"port {port} of {options.host} cannot be had ({error})",
-                    f"{replicas} free ports from {options.port}",
-                    "Choose another port, or 0 for free ones.",
-                ) from error
-            found.append(listener.getsockname()[1])
+def _hold_ports(options: ServerOptions, replicas: int, held: ExitStack) -> list[int]:
+    """A port per replica that nobody listens on, and that nobody is given while `held` is open.
+
+    A socket that is bound and does not listen keeps others from the port, those excepted who ask for it
+    by number and allow its reuse, as vLLM does. So two harnesses that start servers at the same time
+    never take the server of the other for their own.
+    """
+    found = []
+    for port in [options.port + index if options.port else 0 for index in range(replicas)]:
+        holder = held.enter_context(sockets.socket())
+        holder.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        try:
+            holder.bind((options.host, port))
+        except (OSError, OverflowError) as error:
+            raise SetupError(
+                f"port {port} of {options.host} cannot be had ({error})",
+                f"{replicas} free ports from {options.port}",
+                "Choose another port, or 0 for free ones.",
+            ) from error
+        found.append(holder.getsockname()[1])
     return found
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Have SIGTERM raise `KeyboardInterrupt`, so that servers end in order; only where it would kill."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.live.servers import ServerOptions, Servers
+from harness.live.server_command import ServerOptions
+from harness.live.servers import Servers
 from harness.resolve import build_policy
 from harness.spec import RunSpec
 from schedulers.contract import Capability

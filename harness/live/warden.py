@@ -9,7 +9,9 @@ The warden is a child subreaper (prctl): when a process below it dies, Linux han
 the warden and not to init. So whatever the server started stays below the warden, in whatever session or
 process group, and the warden's own exit says that nothing of it is left.
 
-    python -m harness.live.warden [--grace SECONDS] -- COMMAND...
+    python -m harness.live.warden [--grace SECONDS] [--remove FOLDER] -- COMMAND...
+
+`--remove` names a folder of the server's own, which goes when nothing of the server is left.
 
 Exits with the server's exit code, 128 + n when signal n ended it, 127 when it could not be started.
 Standard library only, no import of the harness: it is started by its path, without site packages.
@@ -20,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -154,20 +157,24 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`[--grace SECONDS] -- COMMAND...`."""
-    options, dashes, command = _split(arguments)
-    if not dashes or not command or (options and (options[0] != "--grace" or len(options) != 2)):
-        sys.stderr.write("usage: warden [--grace SECONDS] -- COMMAND...\n")
+    """`[--grace SECONDS] [--remove FOLDER] -- COMMAND...`."""
+    options, command = _split(arguments)
+    if not command or options.keys() - {"--grace", "--remove"}:
+        sys.stderr.write("usage: warden [--grace SECONDS] [--remove FOLDER] -- COMMAND...\n")
         return 2
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    return Warden(command, float(options[1]) if options else GRACE_S).run()
+    code = Warden(command, float(options.get("--grace", GRACE_S))).run()
+    if "--remove" in options:
+        shutil.rmtree(options["--remove"], ignore_errors=True)
+    return code
 
 
-def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
-    if "--" not in arguments:
-        return arguments, False, []
-    at = arguments.index("--")
-    return arguments[:at], True, arguments[at + 1 :]
+def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Options with their values, and the command; no command where the two cannot be told apart."""
+    at = arguments.index("--") if "--" in arguments else 0
+    if at % 2 or "--" not in arguments:
+        return {}, []
+    return dict(zip(arguments[:at:2], arguments[1:at:2], strict=True)), arguments[at + 1 :]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import pytest
 
 from harness.live.cold import make_cold
 from harness.live.hooks import HookClient
-from harness.live.servers import ServerOptions, Servers
+from harness.live.server_command import ServerOptions
+from harness.live.servers import Servers
 from harness.live.tiny_model import write_tiny_model
 from harness.records import open_run
 from harness.spec import RunKey

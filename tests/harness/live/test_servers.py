@@ -9,132 +9,26 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from harness.errors import EngineFailed, SetupError
 from harness.live import servers as module
-from harness.live.servers import (
-    ALWAYS,
-    ON_CPU,
-    ROOT,
-    ServerOptions,
-    Servers,
-    command,
-    environment,
-    refuse,
-)
+from harness.live.server_command import ROOT, ServerOptions
+from harness.live.servers import Servers
 from harness.live.warden import below
 from tests.harness.live.processes import PATIENCE_S, Watched, watched
 
-VLLM = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-TELLING = ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
 FAKE = Path(__file__).with_name("fake_server.py")
 
 
-def fake(options: ServerOptions, replica_index: int, port: int, socket: Path | None) -> list[str]:
-    """The model's name says how each replica behaves: `well,dies`."""
-    del socket
+def fake(options: ServerOptions, replica_index: int, port: int, folder: Path) -> list[str]:
+    """The model's name says how each replica behaves: `well,dies`; each leaves a file behind."""
+    (folder / "left").touch()
     behaviours = options.model.split(",")
     return [sys.executable, "-I", "-S", str(FAKE), str(port), behaviours[replica_index % len(behaviours)]]
-
-
-# ---------------------------------------------------------------- commands
-
-
-def test_the_shortest_command() -> None:
-    assert command(ServerOptions(model="m"), 0, 8000, None) == [
-        *VLLM, "--model", "m", "--host", "127.0.0.1", "--port", "8000", *TELLING,
-    ]  # fmt: skip
-
-
-def test_every_option_in_the_command_of_a_replica() -> None:
-    options = ServerOptions(
-        model="/models/q",
-        served_model_name="q",
-        tensor_parallel_size=2,
-        gpus=((0, 1), (2, 3)),
-        load_format="dummy",
-        kv_cache_dtype="fp8",
-        num_gpu_blocks_override=256,
-        block_size=32,
-        max_model_len=4096,
-        max_num_seqs=64,
-        max_num_batched_tokens=2048,
-        gpu_memory_utilization=0.85,
-        kv_offloading_size=8.0,
-        scheduling_policy="priority",
-        hooks=True,
-        extra_args=("--enforce-eager",),
-    )
-    assert command(options, 1, 8001, Path("/run/a/1.sock")) == [
-        "env", "CUDA_VISIBLE_DEVICES=2,3", "THUNDERBENCH_HOOKS=unix:/run/a/1.sock",
-        *VLLM, "--model", "/models/q", "--host", "127.0.0.1", "--port", "8001", *TELLING,
-        "--served-model-name", "q", "--tensor-parallel-size", "2", "--load-format", "dummy",
-        "--kv-cache-dtype", "fp8", "--num-gpu-blocks-override", "256", "--block-size", "32",
-        "--max-model-len", "4096", "--max-num-seqs", "64", "--max-num-batched-tokens", "2048",
-        "--gpu-memory-utilization", "0.85", "--kv-offloading-size", "8.0",
-        "--scheduling-policy", "priority",
-        "--scheduler-cls", "harness.live.vllm_hooks.HookedScheduler", "--enforce-eager",
-    ]  # fmt: skip
-
-
-def test_every_field_of_the_options_reaches_a_server() -> None:
-    """A field that nobody reads would be a promise not kept."""
-    elsewhere = {"model", "served_model_name", "tensor_parallel_size", "gpus", "port", "host"}
-    elsewhere |= {"hooks", "extra_args", "environment", "ready_timeout_s"}
-    assert set(module._OPTIONS) | elsewhere == set(ServerOptions.model_fields)
-
-
-def test_the_environment_of_a_cpu_server(tmp_path: Path) -> None:
-    options = ServerOptions(model=str(tmp_path))
-    assert environment(options, 2, {"HOME": "/h"}, has_gpu=False, cores=8) == {
-        **ALWAYS, **ON_CPU, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "4", "HOME": "/h",
-    }  # fmt: skip
-
-
-def test_the_environment_of_a_gpu_server_with_a_model_of_the_hub() -> None:
-    assert environment(ServerOptions(model="org/name"), 1, {}, has_gpu=True, cores=8) == ALWAYS
-
-
-def test_whose_setting_wins() -> None:
-    options = ServerOptions(model="m", environment={"OMP_NUM_THREADS": "3"})
-    inherited = {"OMP_NUM_THREADS": "2", "VLLM_CPU_KVCACHE_SPACE": "7"}
-    found = environment(options, 4, inherited, has_gpu=False, cores=2)
-    assert found == {**ALWAYS, **ON_CPU, "VLLM_CPU_KVCACHE_SPACE": "7", "OMP_NUM_THREADS": "3"}
-
-
-@pytest.mark.parametrize(("inherited", "path"), [({}, ""), ({"PYTHONPATH": "/mine"}, ":/mine")])
-def test_servers_with_hooks_can_import_the_harness(inherited: dict[str, str], path: str) -> None:
-    found = environment(ServerOptions(model="m", hooks=True), 1, inherited, has_gpu=True, cores=1)
-    assert found == {**ALWAYS, "PYTHONPATH": f"{ROOT}{path}"}
-    assert (ROOT / "harness" / "live" / "servers.py").samefile(str(module.__file__))
-
-
-@pytest.mark.parametrize(
-    ("options", "replicas", "found"),
-    [
-        (ServerOptions(model="m"), 0, "0 replicas"),
-        (ServerOptions(model="m"), 2, "2 replicas and no GPUs named: each would take the first one"),
-        (ServerOptions(model="m", gpus=((0,),)), 2, "GPUs of 1 replicas for 2"),
-        (
-            ServerOptions(model="m", gpus=((0,), (1, 2)), tensor_parallel_size=1),
-            2,
-            "replica 1 on GPUs [1, 2] with tensor_parallel_size 1",
-        ),
-    ],
-)
-def test_options_that_cannot_work_are_refused(options: ServerOptions, replicas: int, found: str) -> None:
-    with pytest.raises(SetupError) as caught:
-        refuse(options, replicas, has_gpu=True)
-    assert caught.value.found == found
-
-
-def test_one_replica_may_take_all_gpus_and_several_the_cpu() -> None:
-    refuse(ServerOptions(model="m"), 1, has_gpu=True)
-    refuse(ServerOptions(model="m"), 2, has_gpu=False)
 
 
 # ---------------------------------------------------------------- starting and stopping
@@ -175,16 +69,49 @@ def test_waiting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {line.partition(" s: ")[2] for line in waits} <= {"nothing logged yet", "loading the model"}
 
 
-def test_hooks_get_a_short_socket_each_which_is_removed(tmp_path: Path) -> None:
+def test_hooks_get_a_short_socket_each_and_its_folder_is_removed(tmp_path: Path) -> None:
     """A socket's path has at most 107 characters; folders of results are longer."""
     deep = tmp_path / ("x" * 120)
     with Servers(ServerOptions(model="well", hooks=True), 2, deep, build=fake) as servers:
         paths = [Path(address.removeprefix("unix:")) for address in servers.hook_addresses]
-        assert [path.name for path in paths] == ["0.sock", "1.sock"]
+        assert [path.name for path in paths] == ["hooks.sock", "hooks.sock"]
         assert all(len(str(path)) < 108 for path in paths)
-        folder = paths[0].parent
-        assert folder.is_dir()
-    assert not folder.exists()
+        folders = [path.parent for path in paths]
+        assert [list(folder.iterdir()) for folder in folders] == [[folder / "left"] for folder in folders]
+        assert len(set(folders)) == 2
+    assert [folder.exists() for folder in folders] == [False, False]
+
+
+def test_the_folder_of_a_warden_that_is_killed_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Servers(ServerOptions(model="well"), 1, tmp_path / "logs", build=fake) as servers:
+        (warden,) = servers.pids
+        with watched(below(warden)):
+            os.kill(warden, signal.SIGKILL)
+            servers.stop()
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_a_port_is_kept_for_a_server_until_it_answers(tmp_path: Path) -> None:
+    """Nobody else is given it, but who asks for it by number and allows its reuse may listen, as vLLM."""
+    with ExitStack() as held:
+        (port,) = module._hold_ports(ServerOptions(model="m"), 1, held)
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            with socket.create_connection(("127.0.0.1", port), PATIENCE_S):
+                pass
+    with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake) as servers:
+        port = int(servers.commands[0][-2])
+        servers.stop()
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind(("127.0.0.1", port))
 
 
 def test_a_server_that_ends_at_its_start_is_told_with_its_error(tmp_path: Path) -> None:
@@ -260,7 +187,8 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 HARNESS = """
 import json, os, signal, sys
 from pathlib import Path
-from harness.live.servers import ServerOptions, Servers
+from harness.live.server_command import ServerOptions
+from harness.live.servers import Servers
 from harness.live.warden import below
 from tests.harness.live.test_servers import fake
 
@@ -284,12 +212,14 @@ with Servers(ServerOptions(model="well"), 2, Path(folder), build=fake) as server
 @contextmanager
 def harness(how: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int], Watched]]:
     """A harness with two servers up: its process, those below it, and a watch on the six of the servers."""
+    (folder / "tmp").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", HARNESS, how, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder / "tmp")},
     )
     try:
         assert process.stdout is not None
@@ -301,13 +231,13 @@ def harness(how: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], l
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_no_server_outlives_a_harness_that_is_ended_by_a_signal(number: int, tmp_path: Path) -> None:
+def test_no_server_outlives_a_harness_that_is_killed_nor_do_its_files(tmp_path: Path) -> None:
     with harness("waits", tmp_path) as (process, pids, servers):
-        process.send_signal(number)
-        assert process.wait(PATIENCE_S) == -number
+        process.kill()
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
         assert servers.survivors() == []
     assert len(pids) == 6
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_servers_end_even_if_a_copy_of_the_harness_holds_their_pipes(tmp_path: Path) -> None:
@@ -318,11 +248,25 @@ def test_servers_end_even_if_a_copy_of_the_harness_holds_their_pipes(tmp_path: P
         assert not copy.gone()
 
 
-def test_ctrl_c_ends_the_servers_before_the_harness(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_the_servers_before_the_harness(number: int, tmp_path: Path) -> None:
     with harness("waits", tmp_path) as (process, _, servers):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(PATIENCE_S) == -signal.SIGINT
         assert servers.gone()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_whoever_handles_sigterm_goes_on_doing_so(tmp_path: Path) -> None:
+    def mine(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake):
+            assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_crash_of_the_harness_ends_the_servers_first(tmp_path: Path) -> None:

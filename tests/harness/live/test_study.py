@@ -3,7 +3,7 @@
 import pytest
 
 from harness.live import study
-from harness.live.servers import ServerOptions
+from harness.live.server_command import ServerOptions
 from harness.live.study import reachable, server_options
 from harness.resolve import resolve
 from harness.settings import validated

@@ -97,11 +97,16 @@ def test_a_command_that_is_not_there_is_named() -> None:
     assert said == b"warden: error: cannot start /no/such/server: No such file or directory\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--"], ["--grace", "--", "x"], ["--other", "1", "--", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--"], ["x"], ["--grace", "--", "x"], ["--other", "1", "--", "x"]]
+)
 def test_usage(arguments: list[str]) -> None:
     with running(*arguments) as process:
         _, said = process.communicate(timeout=PATIENCE_S)
-    assert (said, process.returncode) == (b"usage: warden [--grace SECONDS] -- COMMAND...\n", 2)
+    assert (said, process.returncode) == (
+        b"usage: warden [--grace SECONDS] [--remove FOLDER] -- COMMAND...\n",
+        2,
+    )
 
 
 def test_sigterm_is_forwarded_and_the_server_may_end_in_order() -> None:
@@ -137,6 +142,19 @@ def test_what_a_server_leaves_behind_ends_with_it() -> None:
             os.kill(server, signal.SIGUSR1)
             assert process.wait(PATIENCE_S) == 5
             assert pids.gone()
+
+
+def test_the_folder_of_a_server_goes_when_nothing_of_the_server_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "of one server"
+    folder.mkdir()
+    (folder / "socket").touch()
+    with running("--grace", "0.01", "--remove", str(folder), "--", *python(STUBBORN)) as process:
+        say_up(process)
+        assert folder.exists()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_does_not_outlive_a_warden_that_is_killed() -> None:
