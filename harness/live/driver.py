@@ -257,6 +257,8 @@ class LiveDriver:
 
     def _handle(self, event: Event) -> None:
         now = self.now
+        if isinstance(event, Tick):  # by the time that the policy is told: it goes on while we work
+            self._wakes = {time for time in self._wakes if time > now}
         try:
             actions = self.policy.handle(event, now)
         except Exception as error:
@@ -336,8 +338,6 @@ class LiveDriver:
         """One tick for all times that have come: timers are late here, so there can be several."""
         if asked_s not in self._wakes:
             return
-        now = self.now
-        self._wakes = {time for time in self._wakes if time > now}
         if Decoded in self._observes:
             self._tell_decoded()
         self._tell(Tick())

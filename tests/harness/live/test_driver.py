@@ -45,6 +45,17 @@ from schedulers.thunder import Thunder
 USAGE = Usage(100, 20, 64)
 
 
+class Hasty(LoopClock):
+    """A clock that goes on while it is read, as that of a machine does: 0.1 ms each time."""
+
+    reads = 0
+
+    @property
+    def now(self):
+        self.reads += 1
+        return super().now + self.reads * 1e-4
+
+
 class Script:
     """A policy that answers by class of event and remembers what it was told."""
 
@@ -67,6 +78,25 @@ class Script:
     @property
     def events(self):
         return [event for _, event in self.told]
+
+
+def test_a_time_that_comes_while_a_tick_is_told_is_in_that_tick():
+    """What the policy took for over at the time it was told must not be told once more."""
+
+    async def main():
+        script = Script(ProgramArrived=lambda _: [WakeAt(1 + k * 1e-4) for k in range(100)])
+        driver = LiveDriver(script, Hasty())
+        driver.arrive("p")
+        await asyncio.sleep(2.0)
+        return script.told[1:]
+
+    with VirtualLoop() as loop:
+        left = [1 + k * 1e-4 for k in range(100)]
+        for now, event in loop.run_until_complete(main()):
+            assert event == Tick()
+            assert any(time <= now for time in left), f"a tick at {now} for nothing"
+            left = [time for time in left if time > now]
+        assert left == []
 
 
 class Hooks:
