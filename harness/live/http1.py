@@ -15,10 +15,14 @@ Limits keep a broken server from filling memory; bodies are handed out as they c
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 MAX_HEAD_BYTES = 65_536
+MAX_INTERIM = 100  # answers of status 1xx before the real one
 MAX_CHUNK_LINE_BYTES = 1024  # a size in hexadecimal and extensions that nobody sends
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 
 # Headers of a connection, not of the answer (RFC 9110, 7.6.1, and two of long habit).
 HOP_BY_HOP = frozenset(
@@ -51,13 +55,14 @@ class Head(NamedTuple):
 class AnswerParser:
     """One answer to a request with `method`. Whatever is fed beyond its end raises `BadAnswer`."""
 
-    __slots__ = ("_buffer", "_chunked", "_left", "_method", "_read", "complete", "head")
+    __slots__ = ("_buffer", "_chunked", "_interim", "_left", "_method", "_read", "complete", "head")
 
     def __init__(self, method: str) -> None:
         self.head: Head | None = None
         self.complete = False
         self._method = method
         self._buffer = b""
+        self._interim = 0
         self._chunked = False
         self._left: int | None = None  # bytes of the body, or of the chunk, to come; null: until the end
         self._read = self._read_head
@@ -81,24 +86,28 @@ class AnswerParser:
     # ---------------------------------------------------------------- head
 
     def _read_head(self, data: bytes) -> bytes:
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(data) > MAX_HEAD_BYTES:
-                raise BadAnswer(f"headers of more than {MAX_HEAD_BYTES} bytes")
-            if not b"HTTP/1.".startswith(data[:7]):
-                raise BadAnswer(f"no HTTP: {data[:40]!r}")
-            self._buffer = data
-            return b""
-        lines = data[:end].decode("latin-1").split("\r\n")
-        version, status = _status_line(lines[0])
-        fields = [_field(line) for line in lines[1:]]
-        rest = data[end + 4 :]
-        if status // 100 == 1:  # an interim answer: the real one follows
+        at = 0
+        while (end := data.find(b"\r\n\r\n", at)) >= 0:
+            lines = data[at:end].decode("latin-1").split("\r\n")
+            at = end + 4
+            version, status = _status_line(lines[0])
+            fields = [_field(line) for line in lines[1:]]
+            if status // 100 != 1:
+                self._frame(status, version, fields)
+                rest = data[at:]
+                return self._read(rest) if rest and not self.complete else self._nothing(rest)
             if status == 101:
                 raise BadAnswer("an upgrade that nobody asked for")
-            return self._read_head(rest) if rest else b""
-        self._frame(status, version, fields)
-        return self._read(rest) if rest and not self.complete else self._nothing(rest)
+            self._interim += 1  # the real answer follows
+            if self._interim > MAX_INTERIM:
+                raise BadAnswer(f"more than {MAX_INTERIM} interim answers")
+        rest = data[at:]
+        if len(rest) > MAX_HEAD_BYTES:
+            raise BadAnswer(f"headers of more than {MAX_HEAD_BYTES} bytes")
+        if not b"HTTP/1.".startswith(rest[:7]):
+            raise BadAnswer(f"no HTTP: {rest[:40]!r}")
+        self._buffer = rest
+        return b""
 
     def _frame(self, status: int, version: str, fields: list[tuple[str, str]]) -> None:
         """Find out from the headers how the body ends."""
@@ -109,15 +118,17 @@ class AnswerParser:
                 said[key] = f"{said[key]}, {value}" if key in said else value
         hops = {hop.strip().lower() for hop in said.get("connection", "").split(",")}
         keeps = "close" not in hops and (version == "1" or "keep-alive" in hops)
+        length = said.get("content-length")
+        size = None if length is None or "transfer-encoding" in said else _length(length)
         if self._method == "HEAD" or status in {204, 304}:
             self.complete = True
         elif "transfer-encoding" in said:
             if said["transfer-encoding"].lower() != "chunked":
                 raise BadAnswer(f"transfer-encoding {said['transfer-encoding']!r}")
             self._chunked, self._left, self._read = True, 0, self._read_chunks
-        elif "content-length" in said:
-            self._left, self._read = _length(said["content-length"]), self._read_counted
-            self.complete = not self._left
+        elif size is not None:
+            self._left, self._read = size, self._read_counted
+            self.complete = not size
         else:
             keeps, self._read = False, self._read_to_end
         leave_out = HOP_BY_HOP | hops
@@ -204,16 +215,15 @@ def _status_line(line: str) -> tuple[str, int]:
 
 def _field(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
-    if not colon or not name or name != name.strip() or "\n" in line or "\0" in line or "\r" in line:
+    if not colon or not _NAME.fullmatch(name) or "\n" in line or "\0" in line or "\r" in line:
         raise BadAnswer(f"no header: {line[:40]!r}")
     return name, value.strip(" \t")
 
 
 def _length(text: str) -> int:
-    sizes = {part.strip() for part in text.split(",")}
-    if len(sizes) != 1 or not _digits(size := sizes.pop(), 18):
+    if not _digits(text, 18):  # a list, even of equal ones, must not be passed on either
         raise BadAnswer(f"content-length {text[:40]!r}")
-    return int(size)
+    return int(text)
 
 
 def _chunk_size(line: bytes) -> int:

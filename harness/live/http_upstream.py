@@ -4,13 +4,16 @@ A protocol of our own on asyncio's transports (`http1` reads the answers), becau
 stream passes here. What one wake-up of the loop brought is handed on in one piece. Reading pauses while
 nobody takes what has come. An exchange has one timer, which looks whether anything came since.
 
-A kept connection may have been closed by the server in the moment that it is used again. When it ends
-before a byte of the answer came, the request is sent once more, over a new connection.
+A kept connection may have been closed by the server meanwhile. The system is asked for that just before a
+request is written, and then nothing is written to it. Once any of a request was written, what becomes of
+it is not known: a server that died of it would die again. So only what changes nothing (GET, HEAD,
+OPTIONS) is sent once more, over a new connection; a call has failed, and its client decides.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +28,7 @@ from harness.live.ports import Outgoing, UpstreamFailed, UpstreamTimedOut
 KEPT_S = 4.0  # a connection unused for longer is not used again: uvicorn closes after 5
 KEPT = 512  # unused connections per replica
 PAUSE_BYTES = 262_144  # of an answer that nobody takes
+_CHANGE_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})  # may be sent twice (RFC 9110, section 9.2.1)
 
 
 class Address(NamedTuple):
@@ -122,6 +126,16 @@ class _Connection(asyncio.Protocol):
                 raise self._error
             else:
                 await self._wait()
+
+    @property
+    def usable(self) -> bool:
+        """Whether an unused connection takes another request: the server has not closed its side."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        poll = select.poll()  # the loop hears of it only in its next turn
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Keep the connection for another request when this one is through, else cut it."""
@@ -280,24 +294,16 @@ class HttpUpstream:
     async def send(self, replica: str, request: Outgoing) -> HttpAnswer:
         """Send a request; returns with the answer's head. Raises `UpstreamFailed`."""
         head = self._head(replica, request)
-        while True:
-            connection = self._reuse(replica)
-            fresh = connection is None
-            if connection is None:
-                connection = await self._connect(replica)
+        kept = self._reuse(replica)
+        if kept is not None:
             try:
-                connection.start(request.method, head, request.body)
-                return HttpAnswer(connection, await connection.head())
+                return await _ask(kept, request, head)
             except UpstreamTimedOut:
-                connection.abort()
                 raise
             except UpstreamFailed:
-                connection.abort()
-                if fresh or connection.answered:
+                if kept.answered or request.method not in _CHANGE_NOTHING:
                     raise
-            except BaseException:
-                connection.abort()  # whoever waited has left: the server is to stop working on it
-                raise
+        return await _ask(await self._connect(replica), request, head)
 
     async def close(self) -> None:
         """Close every unused connection; those in use are closed when they have ended."""
@@ -328,8 +334,9 @@ class HttpUpstream:
             unused.popleft().abort()
         while unused:
             connection = unused.pop()
-            if connection.transport is not None and not connection.transport.is_closing():
+            if connection.usable:
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self, replica: str) -> _Connection:
@@ -361,6 +368,15 @@ class HttpUpstream:
         """For connections only: one that is gone."""
         with suppress(ValueError):
             self._unused[replica].remove(connection)
+
+
+async def _ask(connection: _Connection, request: Outgoing, head: bytes) -> HttpAnswer:
+    try:
+        connection.start(request.method, head, request.body)
+        return HttpAnswer(connection, await connection.head())
+    except BaseException:
+        connection.abort()  # whoever waited has left: the server is to stop working on it
+        raise
 
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.live.http1 import MAX_CHUNK_LINE_BYTES, MAX_HEAD_BYTES, AnswerParser, BadAnswer, Head
+from harness.live.http1 import (
+    MAX_CHUNK_LINE_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_INTERIM,
+    AnswerParser,
+    BadAnswer,
+    Head,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 bodies = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
@@ -102,6 +109,8 @@ def test_interim_answers_are_passed_over():
         at=[5, 30, 60],
     )
     assert (body, parser.head) == (b"hi", Head(200, [("Content-Length", "2")], keeps=True))
+    parser, body = read(b"HTTP/1.1 100 x\r\n\r\n" * MAX_INTERIM + b"HTTP/1.1 204 x\r\n\r\n")
+    assert (body, parser.head) == (b"", Head(204, [], keeps=True))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +124,11 @@ def test_interim_answers_are_passed_over():
         b"HTTP/1.1 101 Switching\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA\x0b: c\r\n\r\n",
+        b"HTTP/1.1 100 x\r\n\r\n" * (MAX_INTERIM + 1),
+        b"HTTP/1.1 204 x\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\na",
         b"HTTP/1.1 200 OK\r\n folded: b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",

@@ -68,20 +68,51 @@ def test_a_connection_that_cannot_be_kept_is_not(answer):
     assert asyncio.run(run()) == ([(200, b"hello")] * 2, 1 if b"chunked" in answer else 2)
 
 
-def test_a_request_on_a_connection_that_the_server_just_closed_is_sent_again_over_a_new_one():
+@pytest.mark.parametrize(("method", "times"), [("POST", 1), ("GET", 2), ("HEAD", 2)])
+def test_a_call_is_never_sent_twice_and_what_changes_nothing_once_more_at_most(method, times):
     async def run():
-        async def script(_):
-            if len(server.requests) == 2:  # the second, over the kept connection: gone without a word
+        async def script(request):
+            if request.path == "/die":  # a server that crashes on it, whoever asks
                 raise Cut
             yield HELLO
 
         async with Counting(script) as server:
             upstream = HttpUpstream({"r0": server.url})
-            got = [await whole(upstream), await whole(upstream, post(b"second"))]
+            kept = [await upstream.send("r0", post()) for _ in range(5)]
+            for answer in kept:
+                assert [part async for part in answer.chunks()] == [b"hello"]
+                await answer.close()
+            with pytest.raises(UpstreamFailed, match="the connection"):
+                await upstream.send("r0", Outgoing(method, "/die", {}, b""))
             await upstream.close()
-            return got, [request.body for request in server.requests], len(server.peers)
+            return [request.path for request in server.requests].count("/die")
 
-    assert asyncio.run(run()) == ([(200, b"hello")] * 2, [b"x", b"second", b"second"], 2)
+    assert asyncio.run(run()) == times
+
+
+def test_a_kept_connection_that_the_server_has_closed_is_not_written_to():
+    async def run():
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.settimeout(20)
+            upstream = HttpUpstream({"r0": f"http://127.0.0.1:{listening.getsockname()[1]}"})
+
+            def answer(received):
+                peer, _ = listening.accept()
+                received.append(peer.recv(65_536))
+                peer.sendall(HELLO)
+                return peer
+
+            got = []
+            first = asyncio.ensure_future(whole(upstream))
+            peer = await asyncio.to_thread(answer, got)
+            await first
+            peer.close()  # and the loop has no turn to hear of it before the next request
+            second = asyncio.ensure_future(whole(upstream, post(b"second")))
+            (await asyncio.to_thread(answer, got)).close()
+            await upstream.close()
+            return await second, len(got), got[1][-6:]
+
+    assert asyncio.run(run()) == ((200, b"hello"), 2, b"second")
 
 
 def test_a_request_is_not_sent_again_once_a_byte_of_its_answer_came():
