@@ -75,6 +75,10 @@ class Clock(Protocol):
         ...
 
 
+ToolEnded = Callable[[LiveCall, ToolRun], None]
+RunTool = Callable[[LiveCall, ToolRun, ToolEnded], None]
+
+
 class OpenLoop(Protocol):
     """Arrivals that do not wait for programs to finish."""
 
@@ -90,7 +94,8 @@ class Agents:
     `own_sandboxes` every agent prepares its sandbox before its first call, and nobody reclaims it;
     otherwise somebody calls `prepare`, at the latest the first tool that needs it does. Clients that do
     not `release` never say that a program is over. `before_arrival` is called just before a call arrives.
-    The first programs of a closed loop arrive evenly over `start_spread_s`.
+    The first programs of a closed loop arrive evenly over `start_spread_s`. Tools take the time they are
+    recorded with, unless `run_tool(live, tool, ended)` runs them, which calls `ended(live, tool)` then.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Agents:
         before_arrival: Callable[[LiveCall], None] | None = None,
         parses_tools: bool = False,
         start_spread_s: float = 0.0,
+        run_tool: RunTool | None = None,
     ) -> None:
         self._clock, self._tell, self._recorder = clock, tell, recorder
         self._programs, self._size, self._arrivals = programs, size, arrivals
@@ -122,6 +128,7 @@ class Agents:
         self._releases, self._parses_tools = releases, parses_tools
         self._before_arrival = before_arrival
         self._start_spread_s = start_spread_s
+        self._run_tool = run_tool
 
     @property
     def over(self) -> bool:
@@ -266,7 +273,10 @@ class Agents:
         now = live.tools_started_s = self._clock.now
         for tool in live.call.tools:
             self._tell(ToolStarted(live.program.id, live.call.call_id, tool.name))
-            self._clock.at(now + tool.duration_s, self._tool_finished, live, tool)
+            if self._run_tool is None:
+                self._clock.at(now + tool.duration_s, self._tool_finished, live, tool)
+            else:
+                self._run_tool(live, tool, self._tool_finished)
 
     def _tool_finished(self, live: LiveCall, tool: ToolRun) -> None:
         program_id, call_id = live.program.id, live.call.call_id
@@ -274,7 +284,8 @@ class Agents:
         self._recorder.tools.append(
             ToolRow(program_id, call_id, tool.name, asked_s, started_s, self._clock.now, tokens)
         )
-        self._tell(ToolFinished(program_id, call_id, tool.name, tool.duration_s, tokens))
+        took_s = tool.duration_s if self._run_tool is None else self._clock.now - started_s
+        self._tell(ToolFinished(program_id, call_id, tool.name, took_s, tokens))
         live.tools_left -= 1
         if not live.tools_left:
             self._step_ended(live)

@@ -225,6 +225,36 @@ def test_the_first_programs_of_a_closed_loop_start_spread_and_a_slot_is_handed_o
     assert times == [0.0, 2.0, 3.0, 4.0, 6.0]
 
 
+def test_tools_that_somebody_runs_take_what_they_take():
+    """Recorded with 3 s, this tool takes 7: the policy hears so, and the step ends so much later."""
+    told, clock, bag = [], Clock(), Bag()
+
+    def run_tool(live, tool, ended):
+        clock.at(clock.now + 7.0, ended, live, tool)
+
+    agents = Agents(
+        clock,
+        told.append,
+        programs=lambda i: chain(f"p{i}", 1),
+        size=1,
+        arrivals=ClosedLoop(1),
+        sandboxes=SandboxPool(),
+        own_sandboxes=True,
+        recorder=bag,
+        run_tool=run_tool,
+    )
+    agents.start()
+    clock.run_due()
+    clock.now = 2.0
+    agents.calls["p0/0"].request.finished_s = 2.0
+    agents.call_finished("p0/0")
+    clock.now = clock.next
+    clock.run_due()
+    assert ToolFinished("p0", "p0/0", "bash", 7.0, 4) in told
+    assert [(row.started_s, row.finished_s) for row in bag.tools] == [(2.0, 9.0)]
+    assert [(row.tool_s, row.ended_s) for row in bag.calls] == [(7.0, 9.0)]
+
+
 def test_what_a_server_does_not_tell_is_null_and_in_the_next_known_part():
     """Hold known, scheduling not: prefill counts from dispatch. Neither known: from arrival."""
     program = LiveProgram(chain("p", 2, output=3), 0, 10.0)
