@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.calibrate.predict import Outside
@@ -82,25 +83,29 @@ def test_without_noise_every_constant_comes_back() -> None:
     assert [error.metric for error in found.errors] == ["TTFT", "TTFT, prompt cached", "TPOT"]
 
 
-scales = st.floats(0.5, 2)
+def truths(draws: int) -> Iterator[tuple[StepTime, Outside, int]]:
+    """Servers of which every constant is half to twice as large as of the one above, and a seed each."""
+    random = Random(0)
+    for seed in range(draws):
+        compute, weights, attention, read, overhead, call = (random.uniform(0.5, 2) for _ in range(6))
+        step_time = StepTime(
+            3.5e-5 * compute, 0.006 * weights, 0.0, 0, 0, 1.5e-9 * attention, 3e-8 * read, 0.002 * overhead
+        )
+        yield step_time, Outside(0.012 * call, 2e-6), seed
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.tuples(scales, scales, scales, scales, scales, scales), st.integers(0, 1000))
-def test_identified_constants_lie_near_the_truth_under_noise(factors: tuple[float, ...], seed: int) -> None:
-    compute, weights, attention, read, overhead, call = factors
-    truth = StepTime(
-        3.5e-5 * compute, 0.006 * weights, 0.0, 0, 0, 1.5e-9 * attention, 3e-8 * read, 0.002 * overhead
-    )
-    outside = Outside(0.012 * call, 2e-6)
-    found = fit_server(measured(truth, outside, noise=0.01, seed=seed), BUDGET, seed=seed)
-    known = true_values(truth, outside)
-    for each in found.constants:
-        if each.identified:
-            assert each.value == pytest.approx(known[each.name], rel=0.5), each
-    assert values(found)["compute_s_per_token"] == pytest.approx(truth.compute_s_per_token, rel=0.3)
-    assert named(found, "outside_s_per_call").identified
-    assert all(error.median_share < 0.05 for error in found.errors)
+def test_intervals_of_identified_constants_hold_the_truth_as_often_as_they_say() -> None:
+    """95 % of them, less what chance does to some hundred; what cannot be identified is not counted."""
+    held: list[bool] = []
+    for truth, outside, seed in truths(40):
+        found = fit_server(measured(truth, outside, noise=0.01, seed=seed), BUDGET, seed=seed)
+        known = true_values(truth, outside)
+        held += [each.low <= known[each.name] <= each.high for each in found.constants if each.identified]
+        assert values(found)["compute_s_per_token"] == pytest.approx(truth.compute_s_per_token, rel=0.3)
+        assert named(found, "outside_s_per_call").identified
+        assert all(error.median_share < 0.05 for error in found.errors)
+    assert len(held) > 150
+    assert sum(held) / len(held) > 0.92
 
 
 def test_weights_and_overhead_are_not_told_apart_when_no_step_is_bound_by_compute() -> None:
