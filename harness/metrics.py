@@ -42,8 +42,9 @@ def summarise(
     `goodput` are upper limits in seconds, of `GOODPUT_LIMITS`. `client` is how the client of a live run
     fared, null in virtual time: `lateness_p99_s`, by how much it sent calls later than they were due;
     `lag_p99_s`, `lag_max_s`, by how much its event loop woke up late; `cpu_share` of one core that it used;
-    `retries`, `failed_calls`, `outputs_carried`: attempts made again, calls given up after all attempts,
-    calls whose generated tokens went into the next prompt. Raises SetupError for another limit.
+    `retries`, `failed_calls`, `outputs_lost`: attempts made again, calls given up after all attempts, calls
+    whose generated tokens are not known and so did not go into the next prompt. Raises SetupError for
+    another limit.
     """
     start, end = window
     calls = inside(tables.table("calls"), "ended_s", window)

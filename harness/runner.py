@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from harness.errors import SetupError
+from harness.errors import EngineFailed, SetupError
 from harness.lazy import named
 from harness.processes import Job, Results, run_jobs
 from harness.progress import View
@@ -33,6 +33,7 @@ from harness.worker import Failed, work
 RESULTS = Path("results")
 SPEC = "spec.toml"
 SUMMARY = "summary.json"
+LOGS = "logs"  # of servers that were started; all that a study leaves whose servers did not start
 VERDICT = "reports.verdict:verdict"
 
 # A run of an hour with a hundred programs writes some 5 MB.
@@ -101,8 +102,24 @@ def _play(
         return Results({}, None)
     from harness.live.study import reachable  # noqa: PLC0415 - simulated studies need no servers
 
-    with reachable(spec, folder, view.note) as known:
-        return run_jobs([job(known, key) for key in missing], 1, view)
+    with reachable(spec, folder / LOGS, view.note) as reached:
+        found = run_jobs([job(reached.spec, key) for key in missing], 1, view)
+        return _explained(found, reached.failure())
+
+
+def _explained(found: Results, failure: EngineFailed | None) -> Results:
+    """Runs that failed when a server of ours had ended say why it had."""
+    if failure is None:
+        return found
+    return Results(
+        {
+            name: Failed(f"{each.reason}; {failure}", failure.exit_code, each.trace)
+            if isinstance(each, Failed)
+            else each
+            for name, each in found.outcomes.items()
+        },
+        found.stopped_by,
+    )
 
 
 def summary_of(folder: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -134,7 +151,7 @@ def new_folder(spec: RunSpec) -> Path:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         return RESULTS / f"{stamp}-{workload}-{uuid4().hex[:6]}"
     folder = Path(spec.output_dir)
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOGS}:
         raise SetupError(
             f"results folder {folder} is not empty",
             "a new or empty folder",

@@ -13,14 +13,19 @@ A run is INVALID, with every reason that applies, when
                  when they scheduled, so there the first are all that were sent before any was answered;
                  and they have counted since they were started, so their counters say nothing.
     concurrency  in a closed loop fewer programs were live than asked for while there were more to start:
-                 on average below 95 % of them.
+                 on average below 95 % of them, from when the last of the first had started.
     client       the client of a live run was the bottleneck. It sent calls late, or its event loop woke up
                  late and so took the times of tokens late: p99 above 0.1 s, as long as a cached call takes
                  to its first token, or above 5 % of the median step; means are late by far less than a
                  p99, so then by less than the 2 % that count as no difference. Or it used more than 90 %
                  of the core that its event loop has: from there on what waits for it grows tenfold.
-                 Virtual runs have no client, and what is absent is not judged.
+                 Virtual runs have no client, and what is absent is not judged. A client that was late
+                 with its core half idle was kept from it, by servers on the same machine, say.
     failed calls more than 1 % of the calls of a live run failed for good, after all retries.
+    outputs      of more than 1 % of the calls of a live run the server did not say what it generated, so
+                 the next prompts did not hold it: its cache was asked for less than an agent would ask. Or
+                 the outputs of more than 1 % were of another length than the plan's: not the same load.
+    servers      one was away for a time: the other schedulers had all of them.
     steps        fewer than 130 steps ended in the window. Below that no p95 can be stated (the floors of
                  `harness.metrics`), and the noise of counting alone, 1 / sqrt(130) = 9 %, hides whatever
                  difference anybody looks for.
@@ -47,6 +52,8 @@ LEAST_LIVE_SHARE = 0.95
 MOST_LATE_S = 0.1
 MOST_LATE_SHARE = 0.05  # of the median step
 MOST_CPU_SHARE = 0.9
+IDLE_CPU_SHARE = 0.5
+MOST_LOST_SHARE = 0.01
 LEAST_STEPS = 130
 
 _LATE = {"lateness_p99_s": "it sent calls", "lag_p99_s": "its event loop woke up"}
@@ -74,6 +81,8 @@ def validity(run: Run) -> Validity:
         *_concurrency(run, programs, samples),
         *_client(run),
         *_failed_calls(run, calls),
+        *_outputs(run),
+        *_servers(run),
         *_steps(calls),
     ]
     return Validity(not reasons, tuple(reasons))
@@ -240,6 +249,7 @@ def _concurrency(run: Run, programs: _Programs, samples: _Samples) -> Iterator[s
     if asked is None or not samples.times:
         return
     start, end = _window(run)
+    start = max(start, float(run.spec.get("start_spread_s", 0.0)))
     if math.isinf(float(run.spec.get("duration_s", 0.0))):
         end = min(end, programs.last_arrival_s)  # from there on there was nothing more to start
     times = pa.chunked_array(samples.times)
@@ -252,13 +262,17 @@ def _concurrency(run: Run, programs: _Programs, samples: _Samples) -> Iterator[s
 def _client(run: Run) -> Iterator[str]:
     step_s = pick(run.summary, ("latency", "step_s", "p50"))
     most_s = MOST_LATE_S if step_s is None else min(MOST_LATE_S, MOST_LATE_SHARE * step_s)
+    cpu = pick(run.summary, ("client", "cpu_share"))
+    why = "; play fewer programs, or from a faster machine"
+    if cpu is not None and cpu < IDLE_CPU_SHARE:
+        why = f"; it used {cpu:.0%} of its core, so others did: "
+        why += "keep servers off it (taskset), or play from another machine"
     for name, what in _LATE.items():
         late_s = pick(run.summary, ("client", name))
         if late_s is not None and late_s > most_s:
-            yield f"client too slow: {what} up to {late_s:.3g} s late (p99, at most {most_s:.2g} s)"
-    cpu = pick(run.summary, ("client", "cpu_share"))
+            yield f"client too slow: {what} up to {late_s:.3g} s late (p99, at most {most_s:.2g} s){why}"
     if cpu is not None and cpu > MOST_CPU_SHARE:
-        yield f"client too slow: it used {cpu:.0%} of its core (at most {MOST_CPU_SHARE:.0%})"
+        yield f"client too slow: it used {cpu:.0%} of its core (at most {MOST_CPU_SHARE:.0%}){why}"
 
 
 def _failed_calls(run: Run, calls: _Calls) -> Iterator[str]:
@@ -269,6 +283,28 @@ def _failed_calls(run: Run, calls: _Calls) -> Iterator[str]:
             f"{failed:.0f} of {every:.0f} calls failed ({failed / every:.1%}, at most "
             f"{MOST_FAILED_SHARE:.0%})"
         )
+
+
+def _outputs(run: Run) -> Iterator[str]:
+    lost, sent = (pick(run.summary, ("client", name)) or 0.0 for name in ("outputs_lost", "calls_sent"))
+    if lost > MOST_LOST_SHARE * sent:
+        yield (
+            f"outputs of {lost:.0f} of {sent:.0f} calls not carried into the next prompts: the server did "
+            "not return what it generated; without return_token_ids, use --api chat"
+        )
+    odd = pick(run.summary, ("client", "odd_lengths")) or 0.0
+    if odd > MOST_LOST_SHARE * sent:
+        yield (
+            f"outputs of {odd:.0f} of {sent:.0f} calls longer or shorter than asked for: the server heeds "
+            "neither ignore_eos nor min_tokens"
+        )
+
+
+def _servers(run: Run) -> Iterator[str]:
+    outages = (run.summary.get("servers") or {}).get("outages") or {}
+    for name, each in outages.items():
+        times = "once" if each["times"] == 1 else f"{each['times']} times"
+        yield f"server {name} was away {times}, for {each['away_s']:.3g} s in all"
 
 
 def _steps(calls: _Calls) -> Iterator[str]:

@@ -30,6 +30,7 @@ from harness.live.http_upstream import HttpUpstream
 from harness.live.limits import Door
 from harness.live.live_run import LiveRun, OpenScene, Scene, Stage
 from harness.live.monitor import HttpProbe, Monitor
+from harness.live.outages import Outages
 from harness.live.relay import Relay
 from harness.live.replay.chat import ChatPrompts, calibrated, probes
 from harness.live.replay.prompts import Dialect, TokenPrompts
@@ -139,10 +140,16 @@ class _Place:
                 hooks = await self._hooks(stack)
                 self._refuse_unmet_needs(policy, hooks)
                 known = await self._prepare(session, next(iter(self._urls.values())))
+                outages = Outages(
+                    stage.clock,
+                    recorder.decide,
+                    why=lambda name: f"{self._urls[name]}: {monitor.health[name].last_error}",
+                    give_up=stage.fail,
+                )
                 driver = LiveDriver(
                     policy,
                     stage.clock,
-                    decide=recorder.decide,
+                    decide=outages.decide,
                     hooks=hooks,
                     sandboxes=stage.sandboxes,
                     on_fault=stage.fail,
@@ -157,9 +164,11 @@ class _Place:
                     driver,
                     HttpProbe(session, self._urls),
                     tuple(self._urls),
-                    lambda: (
-                        known.facts | {"lost_hook_messages": None if hooks is None else dict(hooks.lost)}
-                    ),
+                    lambda: {
+                        **known.facts,
+                        "outages": outages.summary(),
+                        "lost_hook_messages": None if hooks is None else dict(hooks.lost),
+                    },
                 )
 
         return opened
@@ -304,7 +313,7 @@ async def _prompt_tokens(
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     if not isinstance(tokens, int):
         raise SetupError(
-            f"{url} counts no prompt tokens of a chat", "usage in the answer", "Use api = tokens"
+            f"{url} counts no prompt tokens of a chat", "usage in the answer", "Use --api tokens"
         )
     return tokens
 

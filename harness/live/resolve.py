@@ -16,10 +16,10 @@ from workloads.base import Workload
 
 # Settings that say how a simulated engine behaves, and what takes their place.
 _SIMULATED = {
-    "kv_tokens": "Leave it out: servers tell; one that is started takes live.num_gpu_blocks_override",
     "step_time": "Leave it out, and --profile too: servers take the time they take",
     "efficiency": "Leave it out: servers take the time they take",
 }
+_OF_STARTED = "Leave it out: the server that is started tells; live.num_gpu_blocks_override sets it"
 _OF_ENGINES = {
     "cpu_offload_gb": "Use live.kv_offloading_size, or start the servers with --kv-offloading-size",
     "disaggregate": "Start the servers so, and give their address with --backend",
@@ -51,7 +51,8 @@ def resolve_live(spec: RunSpec, workload: Workload) -> RunSpec:
 
 
 def _refuse_simulated(spec: RunSpec) -> None:
-    for name, fix in _SIMULATED.items():
+    # Of a server that runs already and does not tell its capacity, the user may.
+    for name, fix in (_SIMULATED | ({"kv_tokens": _OF_STARTED} if spec.backend == "vllm" else {})).items():
         if name in spec.model_fields_set and getattr(spec, name) is not None:
             found = f"{name} with the backend {spec.backend}, which simulates nothing"
             raise SetupError(found, "the backend virtual for it", fix)

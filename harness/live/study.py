@@ -11,35 +11,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from harness.errors import EngineFailed
 from harness.live.server_command import ServerOptions
 from harness.live.servers import Servers
 from harness.resolve import build_policy
 from harness.spec import RunSpec
 from schedulers.contract import Capability
 
-LOGS = "logs"
 SERVED_MODEL = "thunderbench"  # not the folder: names stand in every request
 _HOOKED = {Capability.PIN, Capability.EVICT, Capability.RETAIN}
 
 
-@contextmanager
-def reachable(spec: RunSpec, folder: Path, say: Callable[[str], None]) -> Iterator[RunSpec]:
-    """The spec with the addresses of its servers, which run until the block is left.
+class Reached(NamedTuple):
+    """A spec with the addresses of its servers. `failure` says why those that were started have ended."""
 
-    `spec` is resolved; logs go into `folder`. Raises `SetupError` when a server does not start.
+    spec: RunSpec
+    failure: Callable[[], EngineFailed | None] = lambda: None
+
+
+@contextmanager
+def reachable(spec: RunSpec, logs: Path, say: Callable[[str], None]) -> Iterator[Reached]:
+    """The servers of a study, which run until the block is left.
+
+    `spec` is resolved; their logs go into the folder `logs`. Raises `SetupError` when one does not
+    start.
     """
     live = spec.live
     if live is None or spec.backend != "vllm":
-        yield spec
+        yield Reached(spec)
         return
     options = server_options(spec)
-    with Servers(options, spec.replicas, folder / LOGS, say) as servers:
+    with Servers(options, spec.replicas, logs, say) as servers:
         hooks = [f"#hooks={address}" for address in servers.hook_addresses] or [""] * spec.replicas
         urls = tuple(url + hook for url, hook in zip(servers.urls, hooks, strict=True))
         started = {"urls": urls, "served_model": options.served_model_name}
-        yield spec.model_copy(update={"live": live.model_copy(update=started)})
+        yield Reached(spec.model_copy(update={"live": live.model_copy(update=started)}), servers.failure)
 
 
 def server_options(spec: RunSpec) -> ServerOptions:

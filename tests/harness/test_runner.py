@@ -4,13 +4,17 @@ import fcntl
 import json
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.errors import SetupError
+from harness.errors import EngineFailed, SetupError
+from harness.live.study import Reached
 from harness.progress import Silent
 from harness.resolve import resolve
 from harness.runner import Study, new_folder, resumed_spec, run_study, summary_of
@@ -172,6 +176,34 @@ def test_a_study_without_any_finished_run_leaves_nothing(
         assert study.summary is None
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     assert list(empty.iterdir()) == []
+
+
+def test_a_study_whose_servers_did_not_start_leaves_their_logs_and_its_place_is_free(
+    tmp_path: Path,
+) -> None:
+    model, study = tmp_path / "model", tmp_path / "study"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        live = {"model_path": str(model), "port": taken.getsockname()[1]}
+        with pytest.raises(SetupError, match="cannot be had"):
+            play(spec_of(backend="vllm", live=live), study)
+    assert [path.name for path in study.iterdir()] == ["logs"]
+    assert new_folder(RunSpec(output_dir=str(study))) == study
+
+
+def test_a_failed_run_says_why_its_server_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.worker.attempt", lambda *_: Failed("no answer", 1))
+
+    @contextmanager
+    def reached(spec: RunSpec, *_: object) -> Iterator[Reached]:
+        yield Reached(spec, lambda: EngineFailed("server 0 ended by SIGKILL"))
+
+    monkeypatch.setattr("harness.live.study.reachable", reached)
+    spec = spec_of(backend="http://127.0.0.1:1", schedulers="vllm", concurrency="2")
+    assert play(spec, tmp_path / "study").failed == {
+        "vllm-c2-s0": Failed("no answer; server 0 ended by SIGKILL", 4)
+    }
 
 
 def test_schedulers_whose_folders_would_clash_are_refused(tmp_path: Path) -> None:

@@ -133,11 +133,41 @@ def test_a_plan_that_ran_out_is_no_fault(tmp_path):
     assert not judged(tmp_path / "3", programs=early, samples=samples(live=1), spec=UNTIL_THE_END).valid
 
 
+def test_first_programs_that_start_one_by_one_are_not_missed_before(tmp_path):
+    """Start spread: both programs are wanted from the end of the spread on, not from its beginning."""
+    rows = [row._replace(programs_live=1) if row.time_s < 60.0 else row for row in samples()]
+    spread = {spec: f"start_spread_s = 60.0\n{spec}" for spec in (CLOSED, UNTIL_THE_END)}
+    late = [program("p0", arrived_s=0.0), program("p1", arrived_s=30.0), program("p2", arrived_s=100.0)]
+    for number, (plain, wide) in enumerate(spread.items()):
+        assert not judged(tmp_path / f"{number}", programs=late, samples=rows, spec=plain).valid
+        assert judged(tmp_path / f"{number}w", programs=late, samples=rows, spec=wide).valid
+
+
+def test_a_server_that_was_away_makes_arms_unlike(tmp_path):
+    outages = {"r0": {"times": 1, "away_s": 12.25}, "r1": {"times": 2, "away_s": 3.0}}
+    assert judged(tmp_path, summary=WINDOW | {"servers": {"outages": outages}}).reasons == (
+        "server r0 was away once, for 12.2 s in all",
+        "server r1 was away 2 times, for 3 s in all",
+    )
+    assert judged(tmp_path / "2", summary=WINDOW | {"servers": {"outages": {}}}).valid
+
+
 def test_an_open_loop_has_no_concurrency_to_reach(tmp_path):
     assert judged(tmp_path, samples=samples(live=0), spec=OPEN).valid
 
 
 FAST = {"lateness_p99_s": 0.1, "lag_p99_s": 0.1, "lag_max_s": 9.0, "cpu_share": 0.9, "failed_calls": 1}
+
+
+NOT_CARRIED = (
+    "not carried into the next prompts: the server did not return what it generated; without "
+    "return_token_ids, use --api chat"
+)
+NOT_HEEDED = "longer or shorter than asked for: the server heeds neither ignore_eos nor min_tokens"
+SLOW = "; play fewer programs, or from a faster machine"
+STARVED = (
+    "; it used 12% of its core, so others did: keep servers off it (taskset), or play from another machine"
+)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +181,37 @@ FAST = {"lateness_p99_s": 0.1, "lag_p99_s": 0.1, "lag_max_s": 9.0, "cpu_share": 
         (
             FAST | {"lateness_p99_s": 0.25},
             60.0,
-            ("client too slow: it sent calls up to 0.25 s late (p99, at most 0.1 s)",),
+            (f"client too slow: it sent calls up to 0.25 s late (p99, at most 0.1 s){SLOW}",),
         ),
         (
             FAST | {"lag_p99_s": 0.101},
             None,
-            ("client too slow: its event loop woke up up to 0.101 s late (p99, at most 0.1 s)",),
+            (f"client too slow: its event loop woke up up to 0.101 s late (p99, at most 0.1 s){SLOW}",),
         ),
         (
             {"lateness_p99_s": 0.06},
             1.0,
-            ("client too slow: it sent calls up to 0.06 s late (p99, at most 0.05 s)",),
+            (f"client too slow: it sent calls up to 0.06 s late (p99, at most 0.05 s){SLOW}",),
         ),
-        (FAST | {"cpu_share": 0.97}, 60.0, ("client too slow: it used 97% of its core (at most 90%)",)),
+        (
+            {"lateness_p99_s": 0.6, "cpu_share": 0.12},
+            60.0,
+            (f"client too slow: it sent calls up to 0.6 s late (p99, at most 0.1 s){STARVED}",),
+        ),
+        (
+            FAST | {"cpu_share": 0.97},
+            60.0,
+            (f"client too slow: it used 97% of its core (at most 90%){SLOW}",),
+        ),
+        ({"outputs_lost": 1, "odd_lengths": 1, "calls_sent": 100}, 60.0, ()),
+        (
+            {"outputs_lost": 2, "odd_lengths": 3, "calls_sent": 100},
+            60.0,
+            (
+                f"outputs of 2 of 100 calls {NOT_CARRIED}",
+                f"outputs of 3 of 100 calls {NOT_HEEDED}",
+            ),
+        ),
         (FAST | {"failed_calls": 2}, 60.0, ("2 of 132 calls failed (1.5%, at most 1%)",)),
     ],
 )

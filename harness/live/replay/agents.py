@@ -131,7 +131,7 @@ class ReplayAgents:
                 self._clock.as_of(self._clock.now, self._agents.call_failed, live, str(lost))
                 return
             if not conversation.answered(live.call, prompt, heard):
-                self._health.outputs_carried = False
+                self._health.outputs_lost += 1
             if live.request.cached_tokens >= 0:
                 self.prompt_tokens += live.request.prompt_tokens
                 self.cached_tokens += live.request.cached_tokens

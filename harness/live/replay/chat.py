@@ -109,7 +109,7 @@ def calibrated(counts: Sequence[int]) -> Calibration:
         raise SetupError(
             f"a server that counts {short} tokens in 50 words and {long} in 450",
             "a server whose usage counts prompt tokens",
-            "Use api = completions",
+            "Use --api tokens",
         )
     return Calibration(per_word, (three - short - 100 * per_word) / 2)
 

@@ -27,7 +27,7 @@ class Health:
         self._late, self._lags = array("d"), array("d")
         self._timer: asyncio.TimerHandle | None = None
         self.retries = self.failed_calls = 0
-        self.outputs_carried = True
+        self.outputs_lost = 0  # answers that did not say what was generated
         self.odd_lengths = 0  # outputs of another length than was asked for
 
     def sent(self, late_s: float) -> None:
@@ -57,7 +57,8 @@ class Health:
             "cpu_share": (self._cpu_s() - self._cpu_at_begin_s) / elapsed if elapsed else None,
             "retries": self.retries,
             "failed_calls": self.failed_calls,
-            "outputs_carried": self.outputs_carried,
+            "outputs_carried": not self.outputs_lost,
+            "outputs_lost": self.outputs_lost,
             "odd_lengths": self.odd_lengths,
         }
 

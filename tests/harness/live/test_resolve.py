@@ -39,6 +39,15 @@ def test_attached_servers_leave_open_only_what_they_tell_themselves(tmp_path: Pa
     assert resolve(load_spec(tmp_path / "spec.toml")) == resolved
 
 
+def test_the_capacity_of_servers_that_do_not_tell_it_may_be_said(model: Path, tmp_path: Path) -> None:
+    resolved = resolve(spec(backend=A, kv_tokens="1000"))
+    assert resolved.kv_tokens == 1000
+    (tmp_path / "spec.toml").write_text(resolved.toml())
+    assert resolve(load_spec(tmp_path / "spec.toml")) == resolved
+    with pytest.raises(SetupError, match=r"kv_tokens with the backend vllm.*num_gpu_blocks_override"):
+        resolve(spec(f"live.model_path={model}", backend="vllm", kv_tokens="1000"))
+
+
 def test_servers_that_are_started_are_named_after_their_model(model: Path) -> None:
     path = f"live.model_path={model}"
     resolved = resolve(spec(path, "live.gpus=0,1;2,3", "live.tensor_parallel_size=2", backend="vllm"))
@@ -61,7 +70,6 @@ def test_what_a_workload_wishes_of_replicas_is_not_for_real_servers() -> None:
         (["live.model_path=absent"], {"backend": "vllm"}, "'absent', which is no folder"),
         (["live.model_path=/"], {"backend": "vllm"}, "'/', which has no config.json"),
         ([], {"backend": A, "replicas": "2"}, "replicas = 2 and 1 addresses of servers"),
-        ([], {"backend": A, "kv_tokens": "1000"}, "kv_tokens with the backend servers"),
         ([], {"backend": A, "efficiency": "measured"}, "efficiency with the backend servers"),
         (["engine.cpu_offload_gb=4"], {"backend": A}, "engine.cpu_offload_gb = 4.0 .*kv_offloading_size"),
         (["engine.disaggregate=1:1"], {"backend": A}, "engine.disaggregate = '1:1' with the backend"),

@@ -79,6 +79,7 @@ class FakeServers:
     hook_addresses = ("unix:/tmp/0.sock", "unix:/tmp/1.sock")
     urls = ("http://127.0.0.1:1001", "http://127.0.0.1:1002")
     stopped = False
+    failure = staticmethod(lambda: None)
 
     def __init__(self, options, replicas, logs, view):  # noqa: ARG002 - as Servers has it
         FakeServers.made = (options, replicas, logs)
@@ -93,7 +94,8 @@ class FakeServers:
 def test_a_study_finds_its_servers_where_they_listen_and_ends_them(model, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "Servers", FakeServers)
     wanted = spec(model, schedulers=["continuum"], replicas=2)
-    with reachable(wanted, tmp_path, print) as known:
+    with reachable(wanted, tmp_path, print) as (known, failure):
+        assert failure is FakeServers.failure
         assert known.live.urls == (
             "http://127.0.0.1:1001#hooks=unix:/tmp/0.sock",
             "http://127.0.0.1:1002#hooks=unix:/tmp/1.sock",
@@ -101,12 +103,12 @@ def test_a_study_finds_its_servers_where_they_listen_and_ends_them(model, tmp_pa
         assert known.live.served_model == "thunderbench"
         assert not FakeServers.stopped
     assert FakeServers.stopped
-    assert FakeServers.made == (server_options(wanted), 2, tmp_path / "logs")
+    assert FakeServers.made == (server_options(wanted), 2, tmp_path)
 
 
 def test_attached_servers_and_simulated_ones_are_left_alone(tmp_path):
     attached = resolve(validated({"backend": "http://127.0.0.1:1", "concurrency": 2}))
     simulated = resolve(validated({"concurrency": 2}))
     for wanted in (attached, simulated):
-        with reachable(wanted, tmp_path, print) as known:
-            assert known is wanted
+        with reachable(wanted, tmp_path, print) as (known, failure):
+            assert (known, failure()) == (wanted, None)

@@ -24,6 +24,7 @@ def test_a_run_without_calls_knows_nothing():
             "retries": 0,
             "failed_calls": 0,
             "outputs_carried": True,
+            "outputs_lost": 0,
             "odd_lengths": 0,
         }
 
