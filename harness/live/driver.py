@@ -254,6 +254,9 @@ class LiveDriver:
                 events.popleft()
         except ThunderbenchError as error:
             self._fail(error)
+        except BaseException as error:  # a bug of ours: shown by whoever told the fact, and nothing goes on
+            self._fail(ThunderbenchError(f"a bug of ours: {type(error).__name__}: {error}"))
+            raise
 
     def _handle(self, event: Event) -> None:
         now = self.now

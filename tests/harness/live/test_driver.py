@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from harness.errors import PolicyFailed, SetupError
+from harness.errors import PolicyFailed, SetupError, ThunderbenchError
 from harness.live.clock import LoopClock
 from harness.live.driver import LiveDriver, refuse_unmet_needs
 from harness.live.ports import Placement, ReplicaMetrics, Usage
@@ -524,3 +524,25 @@ def test_events_that_no_server_tells_are_refused():
 
     with pytest.raises(SetupError, match="observes KvChanged, which no live server tells"):
         refuse_unmet_needs(Script([KvChanged]), frozenset(), "")
+
+
+def test_a_bug_of_ours_is_shown_at_once_and_nothing_waits_for_ever():
+    def full(now, event, actions):  # noqa: ARG001 - a decide's signature
+        if isinstance(event, CallArrived):
+            raise OverflowError("a number that no file can hold")
+
+    async def run():
+        faults = []
+        driver = LiveDriver(Script(), LoopClock(), decide=full, on_fault=faults.append)
+        driver.replica_up("r0", 1000, 16)
+        with pytest.raises(OverflowError):
+            driver.open("p", 10)
+        assert driver.calls == {}
+        assert [str(fault) for fault in faults] == [
+            "a bug of ours: OverflowError: a number that no file can hold"
+        ]
+        with pytest.raises(ThunderbenchError, match="a bug of ours"):
+            driver.open("q", 10)
+
+    with VirtualLoop() as loop:
+        loop.run_until_complete(run())
