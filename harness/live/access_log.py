@@ -4,18 +4,23 @@ Times are `time`, UTC when the call was over, and durations in seconds: `hold_s`
 replica, `ttft_s` until its first output token, `total_s` until its end; null where it did not come so far.
 Token counts are the server's, or estimates where the server does not count. Keys and headers are
 never logged, and bodies only when that was asked for.
+
+A line that cannot be written (a full disk, a pipe that nobody reads) is lost, and said once: calls go on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from harness.errors import SetupError
 from harness.live.exchange import Ended
 from harness.provenance import utc_now
+
+logger = logging.getLogger(__name__)
 
 STDOUT = "-"
 
@@ -24,12 +29,12 @@ class AccessLog:
     """Appends to the file at `place`, or writes to stdout. Raises `SetupError` when it cannot."""
 
     def __init__(self, place: str, *, bodies: bool = False) -> None:
-        self._bodies = bodies
-        self._own = place != STDOUT
-        self._file: TextIO = sys.stdout
-        if self._own:
+        self._place, self._bodies = place, bodies
+        self.lost = 0  # lines
+        self._file = None
+        if place != STDOUT:
             try:
-                self._file = Path(place).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - see close
+                self._file = Path(place).open("ab", buffering=0)  # noqa: SIM115 - see close
             except OSError as error:
                 raise SetupError(f"access log {place}: {error.strerror}", "a file to append to") from None
 
@@ -38,13 +43,21 @@ class AccessLog:
         entry = entry_of(ended)
         if self._bodies:
             entry["body"] = ended.body.decode("utf-8", "replace")
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        if not self._own:
-            self._file.flush()
+        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        try:
+            if self._file is None:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            else:
+                self._file.write(line.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if not self.lost:
+                logger.error("access log %s: %s; lines are lost", self._place, error.strerror)  # noqa: TRY400
+            self.lost += 1
 
     def close(self) -> None:
         """Close the file."""
-        if self._own:
+        if self._file is not None:
             self._file.close()
 
 

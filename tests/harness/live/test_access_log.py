@@ -67,3 +67,15 @@ def test_stdout_is_not_closed(capsys):
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(SetupError, match="expected a file to append to"):
         AccessLog(str(tmp_path / "none" / "log"))
+
+
+def test_lines_that_cannot_be_written_are_lost_and_said_once(caplog):
+    log, call = AccessLog("/dev/full"), ended(chat())
+    log.ended(call)
+    log.ended(call)
+    log.close()
+    assert log.lost == 2
+    ours = [record for record in caplog.records if record.name == "harness.live.access_log"]
+    assert [record.getMessage() for record in ours] == [
+        "access log /dev/full: No space left on device; lines are lost"
+    ]
