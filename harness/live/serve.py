@@ -3,8 +3,9 @@
     driver (policy) <- monitor (replicas)       gateway (HTTP) -> relay -> upstream -> servers
         `-> recorder, hooks                          `-> control (programs, health, metrics)
 
-On SIGTERM or SIGINT it drains: no new call is taken, calls that no replica has yet are sent away with 503
-and Retry-After, and what is being answered is answered to its end, for at most `drain_timeout_s`.
+On SIGTERM, SIGINT or SIGHUP it drains: no new call is taken, calls that no replica has yet are sent away
+with 503 and Retry-After, and what is being answered is answered to its end, for at most `drain_timeout_s`,
+or until a second signal comes. SIGHUP means nothing where whoever started it said so (`nohup`).
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ class Service:
     ) -> None:
         self.driver, self.relay, self.address = driver, relay, address
         self._server, self._idle = server, idle
+        self._hurries = False
+
+    def hurry(self) -> None:
+        """Do not wait for calls any longer while draining."""
+        self._hurries = True
+        self._idle.set()
 
     async def drain(self, within_s: float) -> bool:
         """Take no more calls and wait for those under way; whether all of them ended in time."""
@@ -88,15 +95,15 @@ class Service:
         self.relay.drain()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
-                while self.driver.calls:
+                while self.driver.calls and not self._hurries:
                     self._idle.clear()
                     await self._idle.wait()
         in_time = not self.driver.calls
         for call in list(self.driver.calls.values()):
             call.lose("the gateway is shutting down")
-        left = max(until - asyncio.get_running_loop().time(), _GRACE_S)
+        left = 0.0 if self._hurries else until - asyncio.get_running_loop().time()
         self._server.pre_shutdown()
-        await self._server.shutdown(left)  # clients take what is written for them
+        await self._server.shutdown(max(left, _GRACE_S))  # clients take what is written for them
         return in_time
 
 
@@ -170,24 +177,29 @@ async def serve(
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "not in a task"
     stopped: asyncio.Future[int] = loop.create_future()
-    serves = False
+    service: Service | None = None
 
     def stop(code: int) -> None:
-        if not stopped.done():
-            stopped.set_result(code)
-            if not serves:
-                task.cancel()
+        if stopped.done():
+            if service is not None:
+                service.hurry()
+            return
+        stopped.set_result(code)
+        if service is None:
+            task.cancel()
 
-    for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+    signals = {signal.SIGTERM: 0, signal.SIGINT: 130}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals[signal.SIGHUP] = 0
+    for number, code in signals.items():
         loop.add_signal_handler(number, stop, code)
     try:
         async with running(spec, secrets, provenance, on_fault=lambda: stop(1)) as service:
-            serves = True
             announce(service)
             code = await stopped
             await service.drain(spec.drain_timeout_s)
     except asyncio.CancelledError:
-        if serves or not stopped.done():
+        if service is not None or not stopped.done():
             raise
         task.uncancel()  # stopped before it began
         return stopped.result()

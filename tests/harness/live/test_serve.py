@@ -128,7 +128,9 @@ def test_what_was_served_is_a_run_whose_decisions_replay(tmp_path):
     assert not any("body" in line for line in lines)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)]
+)
 def test_told_to_stop_it_ends_its_streams_and_takes_no_calls(number, code):
     async def run():
         more = asyncio.Event()
@@ -172,6 +174,32 @@ def test_draining_is_bounded():
 
     stream, code = asyncio.run(run())
     assert (stream.body, stream.whole, code) == (TEXT[0], False, 0)
+
+
+def test_told_twice_it_does_not_wait_and_its_results_are_whole(tmp_path):
+    folder = tmp_path / "run"
+
+    async def run():
+        async def script(_):
+            yield ENDLESS
+            await asyncio.Event().wait()
+
+        async with (
+            served(script) as server,
+            process("--backend", server.url, "--drain-timeout", "1h", "-o", str(folder)) as (started, told),
+        ):
+            url = told["address"]
+            streaming = asyncio.ensure_future(ask(url, body=chat("a", stream=True)))
+            await until(lambda: asked(server))
+            started.send_signal(signal.SIGTERM)
+            while (await ask(url, "GET", "/health")).status == 200:
+                pass
+            started.send_signal(signal.SIGTERM)
+            return await streaming, await asyncio.wait_for(started.wait(), 30)
+
+    stream, code = asyncio.run(run())
+    assert (stream.body, stream.whole, code) == (TEXT[0], False, 0)
+    assert replay(folder).scheduler == "thunder"
 
 
 def test_killed_it_leaves_nothing_that_looks_whole_and_the_servers_are_let_go(tmp_path):
