@@ -21,6 +21,7 @@ from harness.live.sse import StreamWatcher, read_body
 from harness.live.wire import Looked
 
 PLAIN = frozenset({"", "identity"})  # encodings of what is not compressed
+SUCCESS = range(200, 300)
 BYTES_PER_TOKEN = 4  # of an answer whose server counts nothing: English text has a little more
 
 
@@ -95,7 +96,9 @@ class Exchange:
         self.call, self.looked, self.answer, self.loss = call, looked, answer, loss
         self.sizes, self.over = sizes, over
         self.status = answer.status
-        self.headers = [*answer.headers, *headers_of(call)]
+        own = headers_of(call)
+        names = {name for name, _ in own}  # of a gateway behind this one
+        self.headers = [field for field in answer.headers if field[0].lower() not in names] + own
 
     def finished(self, usage: Usage | None, output_tokens: int, tools: list[str]) -> None:
         """It ended well; where the server says no usage, this is what it takes it for."""
@@ -121,7 +124,7 @@ class Exchange:
         finally:
             await self.answer.close()
         call = self.call
-        if self.status >= 400:
+        if self.status not in SUCCESS:  # a redirect, too: nothing was generated
             call.failed(f"HTTP {self.status}")
         else:
             read = read_body(body, encoding_of(self.answer))

@@ -5,16 +5,17 @@ written to its connections directly, because a response object per call and a co
 more than the policy. Nothing is written that a replica did not say, apart from the framing.
 
 A client that leaves cancels its handler, wherever that stands; a client that stops reading is cut after
-`Limits.write_s`; an answer that breaks off is cut, so that nobody takes it for a whole one.
+`Limits.write_s` or twice that; an answer that breaks off is cut, so that nobody takes it for a whole one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -36,6 +37,7 @@ PASSED_ON = frozenset(  # of vLLM's servers, beside everything under /v1/
     | {"/invocations", "/inference/v1/generate"}
 )
 _ONE_PIECE = 65_536  # more than that is not copied to be written at once
+_GO_ON = "100-continue"
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
@@ -64,6 +66,48 @@ class _Unread(Exception):
         self.answer = answer
 
 
+class PatientServer(web.Server):
+    """Cuts connections whose clients took nothing of what waits for them for `write_s` seconds.
+
+    An answer that fits into the buffers is not waited for, and closing a connection first sends what is
+    in them: without this, clients that never read would keep connections for ever.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        write_s: float,
+        **more: Any,
+    ) -> None:
+        super().__init__(handler, **more)
+        self._write_s = write_s
+        self._open: dict[RequestHandler, asyncio.Transport] = {}
+        self._waited: dict[RequestHandler, int] = {}  # bytes that waited at the last look
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """A client came."""
+        super().connection_made(handler, transport)
+        self._open[handler] = transport
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._write_s, self._look)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """A client left."""
+        self._open.pop(handler, None)
+        super().connection_lost(handler, exc)
+
+    def _look(self) -> None:
+        self._timer = None
+        waiting = {one: size for one, t in self._open.items() if (size := t.get_write_buffer_size())}
+        for handler, size in waiting.items():
+            if self._waited.get(handler) == size:
+                self._open[handler].abort()
+        self._waited = waiting
+        if self._open:
+            self._timer = asyncio.get_running_loop().call_later(self._write_s, self._look)
+
+
 class Gateway:
     """The front of one gateway. `server` is what listens to connections; see `serve`."""
 
@@ -72,16 +116,19 @@ class Gateway:
         self._limits = limits or Limits()
         self._routes: dict[tuple[str, str], Callable[[bytes], Plain]] = {
             ("GET", "/programs"): lambda _: control.programs(),
+            ("HEAD", "/programs"): lambda _: control.programs(),
             ("POST", "/programs/release"): control.release,
             ("POST", "/programs/events"): control.event,
             ("GET", "/metrics"): lambda _: control.metrics(),
+            ("HEAD", "/metrics"): lambda _: control.metrics(),
         }
 
     def server(self) -> web.Server:
         """A server for `loop.create_server`."""
         limits = self._limits
-        return web.Server(
+        return PatientServer(
             self._handle,
+            limits.write_s,
             request_factory=self._request,
             handler_cancellation=True,
             access_log=None,
@@ -102,6 +149,8 @@ class Gateway:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if message.upgrade:  # to what we do not speak: the parser reads nothing more on this connection
+            message = message._replace(should_close=True)
         return web.BaseRequest(
             message,
             payload,
@@ -140,6 +189,9 @@ class Gateway:
             unread = refused(401, "no valid API key", "authentication_error", code="invalid_api_key")
             unread.headers.append(("WWW-Authenticate", "Bearer"))
             raise _Unread(unread)
+        odd = _odd(path)
+        if odd:
+            raise _Unread(refused(400, odd, "invalid_request_error"))
         body = await self._read(request)
         if path in CALLS and method == "POST":
             return await self._relay.call(Incoming(method, target, headers, body))
@@ -155,9 +207,13 @@ class Gateway:
         if not request.body_exists:
             return b""
         most = self._limits.body_bytes
+        coding = request.headers.get("Transfer-Encoding", "chunked")
+        if coding.lower() != "chunked":  # aiohttp takes off the chunks, and would leave the rest
+            raise _Unread(refused(501, f"transfer-encoding {coding}", "invalid_request_error"))
         if (request.content_length or 0) > most:
             raise _Unread(_too_long(most))
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        waits = request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == _GO_ON
+        if waits and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             if request.content.is_eof():
@@ -234,6 +290,22 @@ class _Frame(NamedTuple):
     chunked: bool
     empty: bool
     keeps: bool
+
+
+def _odd(path: str) -> str:
+    """Why a path is refused; empty for a plain one.
+
+    What a server takes for another path than we do would get round the scheduler, or out of `/v1/`.
+    """
+    plain = unquote_to_bytes(path).decode("utf-8", "replace")
+    segments = plain.split("/")[1:]
+    if "" in segments[:-1] or not {".", ".."}.isdisjoint(segments) or not plain.isprintable():
+        return f"a path with empty or dot segments, or control characters: {path}"
+    if not {"\\", "#", ";"}.isdisjoint(plain):
+        return f"a path with one of \\ # ; : {path}"
+    if path not in CALLS and plain.rstrip("/") in CALLS:
+        return f"a path that is to be written {plain.rstrip('/')}: {path}"
+    return ""
 
 
 def _frame(request: web.BaseRequest, answer: Outward, *, keeps: bool) -> _Frame:

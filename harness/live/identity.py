@@ -58,16 +58,16 @@ class IdentityRules:
         lowered: dict[str, str] = {}
         for name, value in headers.items():
             lowered.setdefault(name.lower(), value)
-        found = _valid(body_program_id)
+        found = valid_id(body_program_id)
         if found is None:
             for name in self._headers:
-                found = _valid(lowered.get(name))
+                found = valid_id(lowered.get(name))
                 if found is not None:
                     break
-        parent = _valid(lowered.get(PARENT_HEADER))
+        parent = valid_id(lowered.get(PARENT_HEADER))
         if found is None:
             return Identity(None, final=False, parent_id=parent)
-        is_session = found == (_valid(lowered.get(SESSION_HEADER)) or found)
+        is_session = found == (valid_id(lowered.get(SESSION_HEADER)) or found)
         root = self._root(found, parent) if is_session else found
         says_final = lowered.get(FINAL_HEADER, "").strip().lower() in {"true", "1"}
         return Identity(root, says_final and root == found, parent)
@@ -98,7 +98,8 @@ def validated_header(name: str) -> str:
     return name
 
 
-def _valid(text: str | None) -> str | None:
+def valid_id(text: str | None) -> str | None:
+    """The id that `text` is, stripped; null where it is none."""
     if text is None:
         return None
     text = text.strip()

@@ -29,7 +29,17 @@ from harness.errors import ThunderbenchError
 from harness.live.answers import Incoming, Outward, Plain, bad_gateway, unavailable
 from harness.live.calls import OpenCall
 from harness.live.driver import LiveDriver
-from harness.live.exchange import Ended, Exchange, Loss, Lost, Passed, Relayed, headers_of, is_stream
+from harness.live.exchange import (
+    SUCCESS,
+    Ended,
+    Exchange,
+    Loss,
+    Lost,
+    Passed,
+    Relayed,
+    headers_of,
+    is_stream,
+)
 from harness.live.hook_messages import PROGRAM_ARGUMENT
 from harness.live.http1 import HOP_BY_HOP
 from harness.live.identity import Identity, IdentityRules
@@ -146,7 +156,7 @@ class Relay:
             call.failed(error.reason)
             return self._refuse(call, over, self._unreached(placement.replica, error))
         exchange = Exchange(call, looked, answer, loss, self.sizes, over)
-        if answer.status < 400 and is_stream(answer):
+        if answer.status in SUCCESS and is_stream(answer):
             return Relayed(exchange, hide_usage=hides_usage)
         return await exchange.read_whole()
 

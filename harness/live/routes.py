@@ -12,12 +12,16 @@ The first two and the last are ThunderAgent's, whose clients work unchanged:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from harness.live.answers import Plain, refused, told
 from harness.live.driver import LiveDriver, LiveProgram, Told
+from harness.live.identity import LONGEST_ID, valid_id
+from harness.live.said import MOST_TOKENS
+from harness.spec_fields import A_MONTH_S
 from schedulers.contract import SandboxReady, ToolFinished, ToolProgressed, ToolStarted
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,9 +40,9 @@ class _Fact(msgspec.Struct):
     event: str
     call_id: str = ""
     tool: str = ""
-    duration_s: float = 0.0
-    share: float = 0.0
-    observation_tokens: int = 0
+    duration_s: Annotated[float, Meta(ge=0, le=A_MONTH_S)] = 0.0
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    observation_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] = 0
     needs_sandbox: bool = False
 
 
@@ -107,8 +111,8 @@ class Control:
     def release(self, body: bytes) -> Plain:
         """A client says that its program is over."""
         try:
-            program_id = str(msgspec.json.decode(body, type=_Release).program_id)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            program_id = _id(msgspec.json.decode(body, type=_Release).program_id)
+        except (msgspec.MsgspecError, ValueError) as error:
             return _bad(f'{error}; expected {{"program_id": "..."}}')
         return told({"program_id": program_id, "released": self._driver.release(program_id)})
 
@@ -116,9 +120,9 @@ class Control:
         """An agent reports a fact. Facts of a program that is not here are ignored."""
         try:
             fact = msgspec.json.decode(body, type=_Fact)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            program_id = _id(fact.program_id)
+        except (msgspec.MsgspecError, ValueError) as error:
             return _bad(f'{error}; expected {{"program_id": "...", "event": "..."}}')
-        program_id = str(fact.program_id)
         if fact.event == "arrived":
             self._driver.arrive(program_id, needs_sandbox=fact.needs_sandbox)
         elif fact.event in _FACTS:
@@ -177,6 +181,14 @@ def standing(driver: LiveDriver, program_id: str) -> Standing:
         entry.context_tokens,
         None if account is None else account.name,
     )
+
+
+def _id(given: str | int) -> str:
+    """As calls have it. Raises `ValueError` for what would be no identity there."""
+    found = valid_id(str(given))
+    if found is None:
+        raise ValueError(f"program_id is empty, not printable or longer than {LONGEST_ID} characters")
+    return found
 
 
 def _bad(message: str) -> Plain:

@@ -21,6 +21,7 @@ COUNTS = (  # what the dialects call the parts of usage
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
 )
+MOST_TOKENS = 10**12  # of one call; a server that counts more counts nothing that can be believed
 _LONGEST_ERROR = 300  # characters
 _CALLS = frozenset({"function_call", "custom_tool_call", "tool_use"})  # tools that the client runs
 
@@ -121,7 +122,7 @@ def usage_of(told: object) -> Usage | None:
 
 def _tokens(told: object, name: str) -> int | None:
     value = part(told, name)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def part(value: object, name: str) -> Any:

@@ -255,3 +255,19 @@ def test_a_replica_that_is_lost_cuts_its_streams_and_answers_503_where_nothing_w
     assert (plain.status, plain.headers["retry-after"]) == (503, "5")
     assert front.driver.ends == {"finished": 0, "failed": 2, "cancelled": 0}
     assert {call.call.reason for call in front.ended} == {"replica r0 is gone: no answer"}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/event-stream"])
+def test_a_redirect_passes_and_has_failed_since_nothing_was_generated(kind):
+    answer = head(307, kind, "Location: http://elsewhere/", length=0)
+    got, _, front = through(chat(stream=True), saying(answer))
+    assert (got.status, got.headers["location"]) == (307, "http://elsewhere/")
+    assert front.driver.ends == {"finished": 0, "failed": 1, "cancelled": 0}
+    assert front.ended[0].call.reason == "HTTP 307"
+
+
+def test_a_gateway_behind_this_one_does_not_speak_in_its_name():
+    answer = head(200, "application/json", "X-Thunderbench-Call: other/9", "X-Any: 1", length=len(BODY))
+    got, _, _ = through(chat(), saying(answer + BODY))
+    assert (got.headers["x-thunderbench-call"], got.headers["x-any"]) == ("p/0", "1")
+    assert "X-Thunderbench-Call" not in got.headers

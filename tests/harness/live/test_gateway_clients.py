@@ -272,6 +272,8 @@ def test_a_client_may_ask_before_it_sends_and_old_clients_get_what_ends_with_the
 def test_unknown_paths_are_404_and_head_has_no_body():
     got, asked, _ = through(b"", path="/admin", method="GET")
     assert (got.status, asked) == (404, [])
+    got, _, _ = through(b"", path="/metrics", method="HEAD")
+    assert (got.status, got.body) == (200, b"")
     got, _, _ = through(b"", saying(head(200, "a/b", length=5)), "/v1/models", method="HEAD")
     assert (got.status, got.headers["content-length"], got.body) == (200, "5", b"")
 

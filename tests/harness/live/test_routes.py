@@ -159,3 +159,24 @@ def test_metrics_are_prometheus_text():
     answer = control.metrics()
     kind = "text/plain; version=0.0.4; charset=utf-8"
     assert (answer.whole, answer.headers) == (b"m 1\n", [("Content-Type", kind)])
+
+
+def test_facts_that_no_table_can_hold_and_names_that_no_call_can_have_are_refused():
+    driver, control, log, _, _ = made()
+    driver.arrive("p")
+    del log[:]
+    wrong = [
+        {"event": "tool_finished", "observation_tokens": 10**30},
+        {"event": "tool_finished", "observation_tokens": -1},
+        {"event": "tool_finished", "duration_s": -1},
+        {"event": "tool_finished", "duration_s": 1e300},
+        {"event": "tool_progressed", "share": 1.5},
+        {"event": "arrived", "program_id": " "},
+        {"event": "arrived", "program_id": "x" * 257},
+        {"event": "arrived", "program_id": "a\nb"},
+    ]
+    bodies = [json.dumps({"program_id": "p", **fact}).encode() for fact in wrong]
+    assert [control.event(body).status for body in bodies] == [400] * len(wrong)
+    assert control.release(b'{"program_id": ""}').status == 400
+    assert (log, list(driver.programs)) == ([], ["p"])
+    assert json.loads(control.release(b'{"program_id": " p "}').whole)["released"] is True

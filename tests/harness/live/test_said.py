@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.live.ports import Usage
-from harness.live.said import Read, one_line, read_body, usage_of
+from harness.live.said import MOST_TOKENS, Read, one_line, read_body, usage_of
 
 
 def answer(**fields):
@@ -129,3 +129,11 @@ def test_an_error_without_words_is_said_so():
         *["no reason given"] * 5,
         "7",
     ]
+
+
+def test_counts_that_cannot_be_believed_count_as_absent():
+    def told(count):
+        return read_body(answer(usage={"prompt_tokens": count, "completion_tokens": 1})).usage
+
+    assert told(MOST_TOKENS) == Usage(MOST_TOKENS, 1, None)
+    assert [told(count) for count in (MOST_TOKENS + 1, 10**30, -1, 1.5, True)] == [None] * 5
