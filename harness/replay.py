@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import ReplayDiffers, SetupError
+from harness.live_spec import is_external
 from harness.records import Run, open_run
 from schedulers import registry
 from schedulers.contract import Action, Policy
@@ -59,15 +60,30 @@ def replay(folder: Path, check_every: int = CHECK_EVERY) -> ReplayResult:
     return ReplayResult(policy.name, events, actions, until_s)
 
 
-def _policy(run: Run) -> Policy:
-    """The policy as recorded in `provenance["policy"]`: name, resolved config, seed."""
+def untold(run: Run) -> str | None:
+    """The gateway of somebody else's that decided in a run, so that nothing is recorded; null: ours did."""
+    name = _recorded(run)[0]
+    return name if is_external(name) else None
+
+
+def _recorded(run: Run) -> tuple[str, Mapping[str, Any], int]:
+    """Name, resolved config and seed of the policy, as in `provenance["policy"]`."""
     try:
         recorded = run.provenance["policy"]
-        name, config, seed = recorded["name"], recorded["config"], recorded["seed"]
+        return recorded["name"], recorded["config"], recorded["seed"]
     except (KeyError, TypeError):
         raise SetupError(
             f"{run.folder}: its provenance names no policy", "name, config and seed of a policy"
         ) from None
+
+
+def _policy(run: Run) -> Policy:
+    name, config, seed = _recorded(run)
+    if is_external(name):
+        raise SetupError(
+            f"{run.folder} was played behind {name}, which does not tell its decisions",
+            "a run of a scheduler of ours",
+        )
     try:
         return registry.build(name, _texts(config), seed)
     except SchedulerSetupError as error:
