@@ -2,7 +2,9 @@
 
 Two sources: a recorded trace whose steps have `started_at`, `ttft_s` and `llm_s` (a client's clock, so
 whatever stands between client and engine is in it), and the results folder of a run (`calls.parquet`; the
-engine's own moments, so neither holding nor queueing is).
+engine's own moments, so neither holding nor queueing is). Of a run on real servers a request starts when
+the gateway handed it to its server, which does not say when it took it nor whether it preempted it: its
+queue is in the time to first token, so calibrate on a run that the servers' memory was large enough for.
 
 What a trace does not say is taken so: the prefix cache held all that an earlier prompt of the program held
 (`new_prompt_tokens` were computed), and the prefix shared by all programs of a workload from its second
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.columns import Floats, floats, texts
@@ -181,14 +184,17 @@ def _made(
 def _of_folder(folder: Path) -> Requests:
     parts: list[list[Floats]] = []
     names: list[NDArray[np.object_]] = []
-    offset = 0.0
+    offset, at_engine = 0.0, True
     for path in find_runs(folder):
         calls = open_run(path).table("calls")
+        _refuse_untold(path, calls)
         replicas = texts(calls, "replica")
+        first_moment = "dispatched" if calls["scheduled_s"].null_count else "scheduled"
+        at_engine = at_engine and first_moment == "scheduled"
         for replica in dict.fromkeys(replicas):
             mine = replicas == replica
             moments = [
-                floats(calls, f"{name}_s")[mine] for name in ("scheduled", "first_token", "finished")
+                floats(calls, f"{name}_s")[mine] for name in (first_moment, "first_token", "finished")
             ]
             prompt, cached, output, preempted = (
                 floats(calls, name)[mine]
@@ -201,7 +207,23 @@ def _of_folder(folder: Path) -> Requests:
         return _requests(())
     *columns, preempted = (np.concatenate(column) for column in zip(*parts, strict=True))
     _, program = np.unique(np.concatenate(names).astype(str), return_inverse=True)
-    return _made(program.astype(np.int64), columns, preempted == 0, at_engine=True)
+    return _made(program.astype(np.int64), columns, ~(preempted > 0), at_engine=at_engine)
+
+
+def _refuse_untold(run: Path, calls: pa.Table) -> None:
+    """Raise `SetupError` unless every call says which server took it when, and what that had cached."""
+    if calls["replica"].null_count or calls["dispatched_s"].null_count:
+        raise SetupError(
+            f"{run}: behind a gateway that does not say which server took a call, and when",
+            "a run of a scheduler of ours",
+        )
+    untold = calls["cached_tokens"].null_count
+    if untold:
+        raise SetupError(
+            f"{run}: {untold} of {calls.num_rows} calls without their cached tokens",
+            "servers that tell them, so that what was computed is known",
+            "Start vLLM with --enable-prompt-tokens-details",
+        )
 
 
 def is_step_file(source: Path) -> bool:

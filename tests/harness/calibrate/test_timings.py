@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,39 @@ def test_the_shared_prefix_is_computed_by_the_first_program_only(tmp_path: Path)
 def test_a_preempted_call_is_no_evidence(tmp_path: Path) -> None:
     rows = [row._replace(preemptions=int(k < 3)) for k, row in enumerate(ROWS)]
     assert int(requests_of(rows, tmp_path / "run").evidence.sum()) == len(ROWS) - 3
+
+
+def real(rows: list[CallRow], **more: Any) -> list[CallRow]:
+    """The same calls as a run on real servers tells of them."""
+    untold = {"scheduled_s": None, "queue_s": None, "preemptions": None, **more}
+    return [row._replace(**untold) for row in rows]
+
+
+def test_a_request_to_a_real_server_starts_when_it_was_handed_over(tmp_path: Path) -> None:
+    late = [row._replace(dispatched_s=row.scheduled_s - 0.25) for row in ROWS]
+    found, told = requests_of(real(late), tmp_path / "real"), requests_of(ROWS, tmp_path / "simulated")
+    assert (found.at_engine, found.programs, found.evidence.all()) == (False, MIN_PROGRAMS, True)
+    assert found.ttft_s == pytest.approx(told.ttft_s + 0.25)
+    for name in ("decode_s", "prompt", "computed", "output"):
+        assert getattr(found, name).tolist() == getattr(told, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("untold", "words"),
+    [
+        (
+            {"cached_tokens": None, "recomputed_tokens": None},
+            "104 of 104 calls without their cached tokens",
+        ),
+        ({"replica": None, "dispatched_s": None, "hold_s": None}, "does not say which server took a call"),
+    ],
+)
+def test_what_a_real_server_did_not_say_is_refused_in_one_line(
+    untold: dict[str, None], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SetupError, match=words) as error:
+        requests_of(real(ROWS, **untold), tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_replicas_do_not_meet(tmp_path: Path) -> None:
