@@ -55,6 +55,9 @@ def load_of(spec: Mapping[str, Any], where: object = "a run") -> tuple[str, floa
     Raises SetupError, which says `where`, when the spec names none.
     """
     kind = next((name for name in LOADS if spec.get(name)), None)
+    if kind is None and "backends" in spec:
+        found = f"{where} was recorded by `thunderbench serve`, whose clients made the load"
+        raise SetupError(found, "runs of `thunderbench run`", "`show` and `replay` read this one")
     if kind is None:
         raise SetupError(f"the spec of {where} names no load", f"one of {', '.join(LOADS)}")
     return kind, len(spec[kind]) if kind == "arrival_times" else spec[kind][0]

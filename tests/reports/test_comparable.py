@@ -110,6 +110,12 @@ def test_a_spec_without_a_load_is_refused():
         load_of({"concurrency": []}, "results/a")
 
 
+def test_a_gateways_folder_is_named_as_what_it_is():
+    told = "results/a was recorded by `thunderbench serve`.* `show` and `replay` read this one"
+    with pytest.raises(SetupError, match=told):
+        load_of({"scheduler": "thunder", "backends": ["http://a"]}, "results/a")
+
+
 def test_ports_of_servers_may_differ():
     live = {"api": "tokens", "port": 8000, "ready_timeout_s": 600.0}
     runs = [run("a", live=live), run("b", live=live | {"port": 9000, "ready_timeout_s": 60.0})]
