@@ -267,12 +267,15 @@ def _client(run: Run) -> Iterator[str]:
     if cpu is not None and cpu < IDLE_CPU_SHARE:
         why = f"; it used {cpu:.0%} of its core, so others did: "
         why += "keep servers off it (taskset), or play from another machine"
+    found = []
     for name, what in _LATE.items():
         late_s = pick(run.summary, ("client", name))
         if late_s is not None and late_s > most_s:
-            yield f"client too slow: {what} up to {late_s:.3g} s late (p99, at most {most_s:.2g} s){why}"
+            found.append(f"{what} up to {late_s:.3g} s late (p99, at most {most_s:.2g} s)")
     if cpu is not None and cpu > MOST_CPU_SHARE:
-        yield f"client too slow: it used {cpu:.0%} of its core (at most {MOST_CPU_SHARE:.0%}){why}"
+        found.append(f"it used {cpu:.0%} of its core (at most {MOST_CPU_SHARE:.0%})")
+    if found:
+        yield f"client too slow: {', '.join(found)}{why}"
 
 
 def _failed_calls(run: Run, calls: _Calls) -> Iterator[str]:

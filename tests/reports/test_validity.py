@@ -194,9 +194,12 @@ STARVED = (
             (f"client too slow: it sent calls up to 0.06 s late (p99, at most 0.05 s){SLOW}",),
         ),
         (
-            {"lateness_p99_s": 0.6, "cpu_share": 0.12},
+            {"lateness_p99_s": 0.6, "lag_p99_s": 0.5, "cpu_share": 0.12},
             60.0,
-            (f"client too slow: it sent calls up to 0.6 s late (p99, at most 0.1 s){STARVED}",),
+            (
+                "client too slow: it sent calls up to 0.6 s late (p99, at most 0.1 s), its event loop woke "
+                f"up up to 0.5 s late (p99, at most 0.1 s){STARVED}",
+            ),
         ),
         (
             FAST | {"cpu_share": 0.97},
