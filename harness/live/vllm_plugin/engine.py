@@ -36,6 +36,7 @@ from harness.live.vllm_plugin.pins import BlockPins
 from harness.live.vllm_plugin.programs import Context, Programs
 
 MAX_ORDERS = 1 << 16  # waiting for an engine that is idle, or lost
+FOLLOWING_S = 0.02  # between two steps: whoever floods the engine with orders waits for it, not the engine
 _HASHES_PER_BLOCK = 8  # contexts that share prefixes have more hashes than there are blocks
 _KEEPING = ("evict", "pin", "retain")
 
@@ -112,11 +113,13 @@ class EngineHooks:
     # ---------------------------------------------------------------- the engine's thread
 
     def follow(self) -> None:
-        """Follow the orders that wait; then end pins whose time is over."""
+        """Follow the orders that wait, as far as there is time for it; then end pins that are over."""
         now = self.clock()
         while self._orders:
             self._follow(self._orders.popleft(), now)
             self._followed += 1
+            if self.clock() - now > FOLLOWING_S:
+                break
         self.pins.expire(now, lambda program: bool(self.programs.waiting(program)))
 
     def cached(self, context: Context) -> list[Any]:

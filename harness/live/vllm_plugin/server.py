@@ -135,6 +135,10 @@ class HookServer:
             if events & selectors.EVENT_READ:
                 for line in client.read_lines():
                     self._take(client, line)
+                    client.write()  # now: answers are much longer than questions
+                    if client.is_deaf():
+                        client.cut_off()
+                        break
             client.write()
         except OSError:
             client.over = True
@@ -197,9 +201,15 @@ class _Client:
         if self.unsent:
             with suppress(BlockingIOError):
                 del self.unsent[: self.socket.send(self.unsent)]
-        if len(self.unsent) > _MAX_UNREAD_BYTES:
-            self.unsent.clear()
-            self.over = True
+
+    def is_deaf(self) -> bool:
+        """Whether its other side does not read what it asks for."""
+        return len(self.unsent) > _MAX_UNREAD_BYTES
+
+    def cut_off(self) -> None:
+        """Neither read nor write any more."""
+        self.unsent.clear()
+        self.over = True
 
 
 def _listen_tcp(address: Address) -> socket.socket:

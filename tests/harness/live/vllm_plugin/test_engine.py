@@ -133,6 +133,22 @@ def test_a_reset_of_the_prefix_cache_ends_all_pins_those_on_their_way_too() -> N
     assert len(one.hooks.pins) == 0
 
 
+def test_a_flood_of_orders_does_not_hold_up_the_engine() -> None:
+    """With a clock that goes on by 15 ms each time, two orders are followed between steps, in order."""
+    one = engine()
+    ticks = iter(range(1 << 20))
+    one.hooks.clock = lambda: next(ticks) * 0.015
+    finish(one, 0.0, call("a.0", 12))
+    for for_s in (1.0, 2.0, 3.0):
+        one.hooks.order(say.Pin("a", for_s, yields=False))
+    waiting = []
+    while not waiting or waiting[-1]:
+        one.hooks.follow()
+        waiting.append(len(one.hooks._orders))
+    assert waiting == [1, 0]
+    assert one.hooks.pins.blocks_of == {"a": 3}
+
+
 # ------------------------------------------------------------------ eviction
 
 
