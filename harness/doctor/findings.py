@@ -168,16 +168,14 @@ def disk(folder: str, free: int) -> Finding:
 
 
 def open_files(soft: int, hard: int) -> Finding:
-    """Limits of this process; below 0 there is none."""
+    """Limits of this process; below 0 there is none. `serve` raises its soft limit to the hard one."""
     expected = f"more than {LEAST_FILES:,}: 2,000 streams need as many"
-    if soft < 0 or soft > LEAST_FILES:
-        return Finding("open files", "ok", "no limit" if soft < 0 else f"{soft:,}", expected)
-    most = "unlimited" if hard < 0 else f"{hard:,}"
     if hard < 0 or hard > LEAST_FILES:
-        mend = "Run `ulimit -n 65536`." if hard < 0 or hard >= 65536 else f"Run `ulimit -n {hard}`."
-    else:
-        mend = "Raise `nofile` in /etc/security/limits.conf (a container: --ulimit nofile=65536)."
-    return Finding("open files", "problem", f"{soft:,}, at most {most}", expected, mend)
+        most = "no limit" if hard < 0 else f"{hard:,}"
+        found = most if soft == hard else f"{soft:,}, at most {most}"
+        return Finding("open files", "ok", found, expected)
+    mend = "Raise `nofile` in /etc/security/limits.conf (a container: --ulimit nofile=65536)."
+    return Finding("open files", "problem", f"at most {hard:,}", expected, mend)
 
 
 def loopback(error: str) -> Finding:

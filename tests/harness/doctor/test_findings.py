@@ -102,9 +102,10 @@ JUDGED = [
     (findings.disk, ("/data", GIB // 2), "problem", "0.5 GiB free at /data"),
     (findings.open_files, (-1, -1), "ok", "no limit"),
     (findings.open_files, (8193, 8193), "ok", "8,193"),
-    (findings.open_files, (8192, 20_000), "problem", "8,192, at most 20,000"),
-    (findings.open_files, (1024, -1), "problem", "1,024, at most unlimited"),
-    (findings.open_files, (1024, 4096), "problem", "1,024, at most 4,096"),
+    (findings.open_files, (1024, 20_000), "ok", "1,024, at most 20,000"),
+    (findings.open_files, (1024, -1), "ok", "1,024, at most no limit"),
+    (findings.open_files, (8192, 8192), "problem", "at most 8,192"),
+    (findings.open_files, (1024, 4096), "problem", "at most 4,096"),
     (findings.loopback, ("",), "ok", "can be listened on"),
     (findings.loopback, ("Cannot assign requested address",), "problem", "Cannot assign requested address"),
     (findings.port, (8300, ""), "ok", "8300 is free"),
@@ -135,22 +136,6 @@ def test_each_judge_says_what_it_found_and_how_to_mend_it_unless_all_is_well(
     assert (said.level, said.found) == (level, found)
     assert (said.mend == "") is (level == "ok")
     assert said.expected
-
-
-@pytest.mark.parametrize(
-    ("limits", "mend"),
-    [
-        ((1024, -1), "Run `ulimit -n 65536`."),
-        ((1024, 524_288), "Run `ulimit -n 65536`."),
-        ((1024, 20_000), "Run `ulimit -n 20000`."),
-        (
-            (1024, 4096),
-            "Raise `nofile` in /etc/security/limits.conf (a container: --ulimit nofile=65536).",
-        ),
-    ],
-)
-def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(limits: tuple[int, int], mend: str) -> None:
-    assert findings.open_files(*limits).mend == mend
 
 
 def test_every_judge_is_tested() -> None:
