@@ -39,7 +39,19 @@ FORBIDDEN_IN_SCHEDULERS = frozenset(
 LOADER = "schedulers/registry.py"
 FORBIDDEN_CALLS = frozenset({"open", "print", "input", "exec", "eval"})
 OF_REPORTS = ("harness.records", "harness.errors", "reports")
-HEAVY = frozenset({"numpy", "pyarrow", "pydantic", "scipy", "pandas", "torch", "vllm"})
+HEAVY = frozenset(
+    {"numpy", "pyarrow", "pydantic", "scipy", "pandas", "torch", "vllm"}
+    | {"aiohttp", "uvloop", "msgspec", "prometheus_client", "opentelemetry"}
+)
+# What vLLM loads into the process of its engine, and what is started without site packages.
+IN_ENGINES = (
+    "harness/live/vllm_hooks.py",
+    "harness/live/vllm_plugin/",
+    "harness/live/hook_messages.py",
+    "harness/errors.py",
+)
+OF_ENGINES = ("harness.errors", "harness.live.hook_messages", "harness.live.vllm_plugin", "vllm")
+ALONE = ("harness/live/warden.py", "harness/live/replay/leash.py")
 
 
 def parsed(package: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -123,6 +135,23 @@ def test_reports_import_records_and_errors_only_of_the_harness():
         if top(found[1]) in OURS and not any(is_within(found[1], allowed) for allowed in OF_REPORTS)
     ]
     assert strangers == []
+
+
+def test_what_runs_in_an_engine_imports_the_standard_library_vllm_and_itself_only():
+    found = [(place, name) for place, name in imports_of("harness") if place.startswith(IN_ENGINES)]
+    assert len({place.partition(":")[0] for place, _ in found}) > 4
+    strangers = [
+        (place, name)
+        for place, name in found
+        if top(name) not in sys.stdlib_module_names and not any(is_within(name, m) for m in OF_ENGINES)
+    ]
+    assert strangers == []
+
+
+def test_what_is_started_without_site_packages_imports_the_standard_library_only():
+    found = [(place, name) for place, name in imports_of("harness") if place.startswith(ALONE)]
+    assert found
+    assert [(place, name) for place, name in found if top(name) not in sys.stdlib_module_names] == []
 
 
 def test_product_code_never_imports_tests():
