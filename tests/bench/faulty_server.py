@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import sys
 
@@ -71,7 +72,9 @@ def _event(data: object) -> bytes:
 
 async def serve(port: int, odds: float, seed: int) -> None:
     """Listen on the port (0: any), print it, and go on until killed."""
-    server = web.Server(Server(odds, seed).answer, access_log=None, handler_cancellation=True)
+    quiet = logging.getLogger("clients that left")
+    quiet.disabled = True
+    server = web.Server(Server(odds, seed).answer, access_log=None, handler_cancellation=True, logger=quiet)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port, backlog=1024)
     print(json.dumps({"port": listener.sockets[0].getsockname()[1]}), flush=True)
     await asyncio.Event().wait()
