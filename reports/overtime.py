@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BINS = 100  # at most: what a chart a few hundred pixels wide can show
+SLIVER = 0.01  # of a bin: what a run on the wall clock goes on beyond its end is no bin of its own
 
 
 class Grid(NamedTuple):
@@ -39,18 +40,19 @@ def grid_upto(end_s: float, least_s: float) -> Grid:
     width = next(
         factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= exact * (1 - 1e-9)
     )
-    return Grid(width, max(1, math.ceil(end_s / width - 1e-9)))
+    return Grid(width, max(1, math.ceil(end_s / width - SLIVER)))
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """One number per bin; not-a-number where nothing was there to measure.
 
-    `steps_per_min`: steps that ended. `hit_rate_share`: hits / queries. `used_share`: KV held by running
-    requests / capacity, mean over replicas and instants. `imbalance_share`: largest minus smallest such
-    share among the replicas, mean over instants. `replica_used_share`: the same share by replica.
-    `disk_bytes`: largest total of writable layers and images. `unreclaimed`: sandboxes at the end of the
-    bin whose program has finished and whose disk is not freed.
+    `steps_per_min`: steps that ended, per minute of what there is of the last bin. `hit_rate_share`: hits /
+    queries. `used_share`: KV held by running requests / capacity, mean over replicas and instants.
+    `imbalance_share`: largest minus smallest such share among the replicas, mean over instants.
+    `replica_used_share`: the same share by replica. `disk_bytes`: largest total of writable layers and
+    images. `unreclaimed`: sandboxes at the end of the bin whose program has finished and whose disk is not
+    freed.
     """
 
     steps_per_min: Floats = field(default_factory=lambda: np.empty(0))
@@ -145,7 +147,10 @@ class SeriesMaker:
         """The series up to the last sample."""
         self._close_instant()
         bins = self._grid.bins
-        known = np.arange(bins) <= (self._grid.of(np.array([self._reached]))[0] if self._replicas else -1)
+        last = self._grid.of(np.array([self._reached]))[0] if self._replicas else -1
+        known = np.arange(bins) <= last
+        lengths = np.full(bins, self._grid.width_s)
+        lengths[last] = max(self._reached - last * self._grid.width_s, SLIVER * self._grid.width_s)
         gained = [
             (_gained(one.queries, one.began[0]), _gained(one.hits, one.began[1]))
             for one in self._replicas.values()
@@ -157,7 +162,7 @@ class SeriesMaker:
         instants = sum((one.instants for one in self._replicas.values()), np.zeros(bins))
         nowhere = np.full(bins, np.nan)
         return Series(
-            steps_per_min=np.where(known, self._steps * 60.0 / self._grid.width_s, nowhere),
+            steps_per_min=np.where(known, self._steps * 60.0 / lengths, nowhere),
             hit_rate_share=_share(hits, queries),
             used_share=_share(used, instants),
             imbalance_share=_share(self._spread, self._instants) if len(self._replicas) > 1 else nowhere,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.rows import SampleRow, SandboxRow
-from reports.overtime import BINS, Grid, SeriesMaker, grid_upto
+from reports.overtime import BINS, SLIVER, Grid, SeriesMaker, grid_upto
 from tests.harness.results import as_table, sample, sandbox
 
 
@@ -41,7 +41,7 @@ def test_bins_are_few_and_reach_the_end(end, least):
     width, bins = grid_upto(end, least)
     assert 1 <= bins <= BINS
     assert width >= least * (1 - 1e-6)
-    assert width * bins >= end * (1 - 1e-6)
+    assert width * (bins + SLIVER) >= end * (1 - 1e-6)
 
 
 def test_a_time_on_an_edge_belongs_to_the_bin_before():
@@ -61,6 +61,15 @@ def test_rates_and_shares_of_each_bin():
     np.testing.assert_allclose(found.used_share, [0.1, 0.5, np.nan])
     np.testing.assert_allclose(found.disk_bytes, [5, 9, np.nan])
     assert np.isnan(found.imbalance_share).all()  # one replica
+
+
+def test_a_last_bin_that_is_there_in_part_is_no_slower_and_a_sliver_is_no_bin():
+    """On the wall clock a run goes on a little beyond its end; a bin of that would be a fall to nothing."""
+    part = series(Grid(10.0, 2), [sample(0.0), sample(12.5)], steps=[1.0, 2.0, 11.0])
+    np.testing.assert_allclose(part.steps_per_min, [12.0, 24.0])
+    assert grid_upto(60.04, 5.0) == Grid(5.0, 12)
+    over = series(Grid(5.0, 12), [sample(0.0), sample(60.04)], steps=[59.0, 60.03])
+    assert over.steps_per_min[-1] == pytest.approx(120.0 / 5.04)
 
 
 def test_imbalance_is_the_mean_over_instants_of_the_largest_minus_the_smallest_share():
