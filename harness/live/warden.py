@@ -66,7 +66,8 @@ class Warden:
                 os.kill(self._server, signal.SIGTERM)
             self._wait_until(time.monotonic() + self._grace_s, server_only=True)
         if self._code is not None:
-            self._wait_until(time.monotonic() + ORPHAN_GRACE_S, server_only=False)
+            orphans_s = min(ORPHAN_GRACE_S, self._grace_s)
+            self._wait_until(time.monotonic() + orphans_s, server_only=False)
         while not self._reap():
             for pid in below(os.getpid()):
                 with suppress(ProcessLookupError):

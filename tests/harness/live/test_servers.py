@@ -21,6 +21,7 @@ from harness.live.servers import Servers
 from harness.live.warden import below
 from tests.harness.live.processes import PATIENCE_S, Watched, watched
 
+GRACE_S = 0.1  # what the children of the fake servers do not heed
 FAKE = Path(__file__).with_name("fake_server.py")
 
 
@@ -37,7 +38,7 @@ def fake(options: ServerOptions, replica_index: int, port: int, folder: Path) ->
 def test_two_replicas_answer_inside_the_block_and_are_gone_after_it(tmp_path: Path) -> None:
     told: list[str] = []
     options = ServerOptions(model="well")
-    with Servers(options, 2, tmp_path / "logs", told.append, build=fake) as servers:
+    with Servers(options, 2, tmp_path / "logs", told.append, build=fake, stop_grace_s=GRACE_S) as servers:
         assert len(set(servers.urls)) == 2
         assert servers.hook_addresses == ()
         assert servers.alive()
@@ -62,7 +63,7 @@ def test_two_replicas_answer_inside_the_block_and_are_gone_after_it(tmp_path: Pa
 def test_waiting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TELL_EVERY_S", 0.0)
     told: list[str] = []
-    with Servers(ServerOptions(model="well"), 1, tmp_path, told.append, build=fake):
+    with Servers(ServerOptions(model="well"), 1, tmp_path, told.append, build=fake, stop_grace_s=GRACE_S):
         pass
     waits = [line for line in told if line.startswith("waiting for server 0 for ")]
     assert waits
@@ -72,7 +73,9 @@ def test_waiting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_hooks_get_a_short_socket_each_and_its_folder_is_removed(tmp_path: Path) -> None:
     """A socket's path has at most 107 characters; folders of results are longer."""
     deep = tmp_path / ("x" * 120)
-    with Servers(ServerOptions(model="well", hooks=True), 2, deep, build=fake) as servers:
+    with Servers(
+        ServerOptions(model="well", hooks=True), 2, deep, build=fake, stop_grace_s=GRACE_S
+    ) as servers:
         paths = [Path(address.removeprefix("unix:")) for address in servers.hook_addresses]
         assert [path.name for path in paths] == ["hooks.sock", "hooks.sock"]
         assert all(len(str(path)) < 108 for path in paths)
@@ -86,7 +89,9 @@ def test_the_folder_of_a_warden_that_is_killed_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Servers(ServerOptions(model="well"), 1, tmp_path / "logs", build=fake) as servers:
+    with Servers(
+        ServerOptions(model="well"), 1, tmp_path / "logs", build=fake, stop_grace_s=GRACE_S
+    ) as servers:
         (warden,) = servers.pids
         with watched(below(warden)):
             os.kill(warden, signal.SIGKILL)
@@ -106,7 +111,7 @@ def test_a_port_is_kept_for_a_server_until_it_answers(tmp_path: Path) -> None:
             server.listen()
             with socket.create_connection(("127.0.0.1", port), PATIENCE_S):
                 pass
-    with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake) as servers:
+    with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake, stop_grace_s=GRACE_S) as servers:
         port = int(servers.commands[0][-2])
         servers.stop()
         with socket.socket() as stranger:
@@ -115,7 +120,7 @@ def test_a_port_is_kept_for_a_server_until_it_answers(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_at_its_start_is_told_with_its_error(tmp_path: Path) -> None:
-    servers = Servers(ServerOptions(model="well,dies"), 2, tmp_path, build=fake)
+    servers = Servers(ServerOptions(model="well,dies"), 2, tmp_path, build=fake, stop_grace_s=GRACE_S)
     with pytest.raises(SetupError) as caught, servers:
         pytest.fail("it must not start")
     assert caught.value.found == (
@@ -127,7 +132,7 @@ def test_a_server_that_ends_at_its_start_is_told_with_its_error(tmp_path: Path) 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     options = ServerOptions(model="silent", ready_timeout_s=0.01)
-    servers = Servers(options, 1, tmp_path, build=fake)
+    servers = Servers(options, 1, tmp_path, build=fake, stop_grace_s=GRACE_S)
     with pytest.raises(SetupError, match="does not answer") as caught, servers:
         pytest.fail("it must not start")
     assert caught.value.found.startswith(
@@ -138,7 +143,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_deaf_server_is_killed_after_the_grace(tmp_path: Path) -> None:
-    with Servers(ServerOptions(model="deaf"), 1, tmp_path, build=fake, stop_grace_s=0.01) as servers:
+    with Servers(ServerOptions(model="deaf"), 1, tmp_path, build=fake, stop_grace_s=GRACE_S) as servers:
         (pid,) = servers.pids
         with watched([pid, *below(pid)]) as pids:
             servers.stop()
@@ -146,7 +151,7 @@ def test_a_deaf_server_is_killed_after_the_grace(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_in_the_middle_is_reported(tmp_path: Path) -> None:
-    with Servers(ServerOptions(model="well"), 2, tmp_path, build=fake) as servers:
+    with Servers(ServerOptions(model="well"), 2, tmp_path, build=fake, stop_grace_s=GRACE_S) as servers:
         warden = servers.pids[1]
         os.kill(below(warden)[0], signal.SIGKILL)
         os.waitid(os.P_PID, warden, os.WEXITED | os.WNOWAIT)
@@ -160,7 +165,7 @@ def test_a_server_that_ends_in_the_middle_is_reported(tmp_path: Path) -> None:
 
 def test_a_server_and_its_group_end_with_a_warden_that_is_killed(tmp_path: Path) -> None:
     """Only what left the group is out of reach then."""
-    with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake) as servers:
+    with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake, stop_grace_s=GRACE_S) as servers:
         (warden,) = servers.pids
         with watched(below(warden)) as pids:
             os.kill(warden, signal.SIGKILL)
@@ -175,7 +180,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        servers = Servers(ServerOptions(model="well", port=port), 1, tmp_path, build=fake)
+        servers = Servers(
+            ServerOptions(model="well", port=port), 1, tmp_path, build=fake, stop_grace_s=GRACE_S
+        )
         with pytest.raises(SetupError) as caught, servers:
             pytest.fail("it must not start")
     assert caught.value.found.startswith(f"port {port} of 127.0.0.1 cannot be had (")
@@ -190,11 +197,11 @@ from pathlib import Path
 from harness.live.server_command import ServerOptions
 from harness.live.servers import Servers
 from harness.live.warden import below
-from tests.harness.live.test_servers import fake
+from tests.harness.live.test_servers import GRACE_S, fake
 
 how, folder = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with Servers(ServerOptions(model="well"), 2, Path(folder), build=fake) as servers:
+with Servers(ServerOptions(model="well"), 2, Path(folder), build=fake, stop_grace_s=GRACE_S) as servers:
     pids = below(os.getpid())
     if how == "forks":
         pid = os.fork()
@@ -262,7 +269,7 @@ def test_whoever_handles_sigterm_goes_on_doing_so(tmp_path: Path) -> None:
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake):
+        with Servers(ServerOptions(model="well"), 1, tmp_path, build=fake, stop_grace_s=GRACE_S):
             assert signal.getsignal(signal.SIGTERM) is mine
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:

@@ -135,7 +135,7 @@ def test_a_deaf_server_and_its_far_child_are_killed_after_the_grace() -> None:
 
 
 def test_what_a_server_leaves_behind_ends_with_it() -> None:
-    with running("--", *python(LEAVING)) as process:
+    with running("--grace", "0.1", "--", *python(LEAVING)) as process:
         say_up(process)
         server, far_child = below(process.pid)
         with watched([far_child]) as pids:
