@@ -189,8 +189,7 @@ class Gateway:
             unread = refused(401, "no valid API key", "authentication_error", code="invalid_api_key")
             unread.headers.append(("WWW-Authenticate", "Bearer"))
             raise _Unread(unread)
-        odd = _odd(path)
-        if odd:
+        if path not in CALLS and (odd := _odd(path)):
             raise _Unread(refused(400, odd, "invalid_request_error"))
         body = await self._read(request)
         if path in CALLS and method == "POST":
@@ -293,7 +292,7 @@ class _Frame(NamedTuple):
 
 
 def _odd(path: str) -> str:
-    """Why a path is refused; empty for a plain one.
+    """Why a path that is no call's is refused; empty for a plain one.
 
     What a server takes for another path than we do would get round the scheduler, or out of `/v1/`.
     """
@@ -303,7 +302,7 @@ def _odd(path: str) -> str:
         return f"a path with empty or dot segments, or control characters: {path}"
     if not {"\\", "#", ";"}.isdisjoint(plain):
         return f"a path with one of \\ # ; : {path}"
-    if path not in CALLS and plain.rstrip("/") in CALLS:
+    if plain.rstrip("/") in CALLS:
         return f"a path that is to be written {plain.rstrip('/')}: {path}"
     return ""
 
