@@ -207,7 +207,10 @@ def _of_folder(folder: Path) -> Requests:
         return _requests(())
     *columns, preempted = (np.concatenate(column) for column in zip(*parts, strict=True))
     _, program = np.unique(np.concatenate(names).astype(str), return_inverse=True)
-    return _made(program.astype(np.int64), columns, ~(preempted > 0), at_engine=at_engine)
+    start, first, end, _, _, output = columns
+    # On the wall clock a client that was held up takes the first token and the last at one time.
+    seen = (first > start) & ((end > first) | (output <= 1))
+    return _made(program.astype(np.int64), columns, seen & ~(preempted > 0), at_engine=at_engine)
 
 
 def _refuse_untold(run: Path, calls: pa.Table) -> None:

@@ -65,6 +65,11 @@ def test_a_request_to_a_real_server_starts_when_it_was_handed_over(tmp_path: Pat
         assert getattr(found, name).tolist() == getattr(told, name).tolist()
 
 
+def test_tokens_that_were_all_seen_at_one_time_are_no_evidence(tmp_path: Path) -> None:
+    rows = [row._replace(finished_s=row.first_token_s) if k < 3 else row for k, row in enumerate(ROWS)]
+    assert int(requests_of(real(rows), tmp_path / "run").evidence.sum()) == len(ROWS) - 3
+
+
 @pytest.mark.parametrize(
     ("untold", "words"),
     [
