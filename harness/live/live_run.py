@@ -216,6 +216,7 @@ class LiveRun:
             health.stop()
             await replay.stop()
             await sampler.stop()
+        await replay.leave()
         self.client = health.summary()
         await sampler.sample(self.end_s)
         for program_id in agents.live:

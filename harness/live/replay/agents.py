@@ -100,6 +100,15 @@ class ReplayAgents:
         if self._releases:
             await asyncio.wait(self._releases, timeout=_FLUSH_S)
 
+    async def leave(self) -> None:
+        """Release the programs that the run's end cut. Call it after `stop`.
+
+        To a gateway that goes on they would be there still, and hold its memory in the runs that follow.
+        """
+        for program_id in self._conversations if self._driver is None and self._releases_programs else ():
+            self._start(self._releases, self._release(program_id), program_id)
+        await self.flush()
+
     async def stop(self) -> None:
         """Cancel what is open. No task is left."""
         tasks = [*self._calls, *self._releases]

@@ -112,6 +112,16 @@ def test_somebody_elses_gateway_is_played_by_the_same_agents_and_told_who_calls(
     assert "Bearer" not in json.dumps(run.provenance) + json.dumps(run.spec)
 
 
+def test_programs_that_the_end_of_a_run_cuts_are_released_at_somebody_elses_gateway(tmp_path: Path) -> None:
+    """It goes on, and would keep memory for them in the next run."""
+    gateway = ModelServer(routes_release=True)
+    with gateway.serving() as url:
+        play(study([url], f"external:{url}", duration_s="0.3", sample_every_s="1"), tmp_path / "run")
+    programs = open_run(tmp_path / "run").table("programs").to_pylist()
+    assert any(row["ended_at"] == "unfinished" for row in programs)
+    assert sorted(gateway.released) == sorted(row["program_id"] for row in programs)
+
+
 def test_both_arms_send_the_same_prompts(tmp_path: Path) -> None:
     prompts = []
     for scheduler in ("vllm", "external"):
