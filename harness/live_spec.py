@@ -120,12 +120,14 @@ def _arguments(value: object) -> object:
 
 
 class LiveSpec(Frozen):
-    """How to reach or start servers, and how clients play. Fields up to `identity_headers` are for all.
+    """How to reach or start servers, and how clients play. Fields up to `tool_timeout_s` are for all.
 
     `api`: `tokens` sends prompts as token ids (`/v1/completions`), `chat` as texts. `retries`: attempts
     after a failed one, as many as OpenAI's client makes. `request_timeout_s` is long because a call may be
     held for minutes, and a client that gave up would change the load. `identity_headers`: the headers,
     beside the field `program_id` of the body, in which external gateways are told whose a request is.
+    `tool_command`: what `sh` runs for each tool (see `replay.commands`), for at most `tool_timeout_s`;
+    null: tools are waits of the time that they are recorded with.
 
     The rest is for servers that the harness starts (backend `vllm`), which are told nothing that is null:
     `gpus` are those of each replica, comma texts; `port` that of the first replica (null: free ports),
@@ -141,6 +143,8 @@ class LiveSpec(Frozen):
     identity_headers: Annotated[
         tuple[Annotated[str, AfterValidator(_header)], ...], BeforeValidator(listed)
     ] = ("X-Program-Id", "X-Session-Id", "X-Correlation-ID", "x-dynamo-session-id")
+    tool_command: str | None = Field(default=None, min_length=1)
+    tool_timeout_s: Seconds = Field(default=600.0, gt=0, le=A_MONTH_S)
 
     model_path: str | None = Field(default=None, min_length=1)
     tensor_parallel_size: int = Field(default=1, ge=1, le=1024)

@@ -116,6 +116,8 @@ def compose_live(
         retries=live.retries,
         request_timeout_s=live.request_timeout_s,
         identity_headers=live.identity_headers,
+        tool_command=live.tool_command,
+        tool_timeout_s=live.tool_timeout_s,
         seed=key.seed,
         on_progress=on_progress,
     )

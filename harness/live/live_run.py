@@ -21,6 +21,7 @@ from harness.live.ports import Upstream
 from harness.live.replay.agents import ReplayAgents
 from harness.live.replay.client import SESSION_HEADERS, HttpCaller
 from harness.live.replay.clock import AgentClock, HeldClock
+from harness.live.replay.commands import ToolCommands
 from harness.live.replay.health import Health
 from harness.live.replay.prompts import Dialect
 from harness.live.replay.sandboxes import AgentSandboxes
@@ -87,6 +88,8 @@ class LiveRun:
         retries: int = 2,
         request_timeout_s: float = 3600.0,
         identity_headers: tuple[str, ...] = SESSION_HEADERS,
+        tool_command: str | None = None,
+        tool_timeout_s: float = 600.0,
         seed: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class LiveRun:
         )
         self._retries, self._timeout_s, self._seed = retries, request_timeout_s, seed
         self._identity_headers = identity_headers
+        self._tool_command, self._tool_timeout_s = tool_command, tool_timeout_s
         self._on_progress = on_progress
 
     def run(self) -> None:
@@ -167,6 +171,9 @@ class LiveRun:
             identity_headers=self._identity_headers,
             rng=Random(self._seed),
         )
+        commands = None
+        if self._tool_command is not None:
+            commands = ToolCommands(self._tool_command, self._tool_timeout_s, time, fail)
         replay = ReplayAgents(
             time,
             caller,
@@ -176,6 +183,7 @@ class LiveRun:
             driver=scene.driver,
             releases=self._releases,
             on_error=fail,
+            on_over=None if commands is None else commands.program_over,
         )
         agents = replay.agents = Agents(
             time,
@@ -187,15 +195,16 @@ class LiveRun:
             own_sandboxes=self._own_sandboxes,
             recorder=self._recorder,
             start_spread_s=self._start_spread_s,
+            run_tool=None if commands is None else commands.run,
         )
         sampler = Sampler(
             scene.probe, scene.replicas, agents, self._sandboxes, scene.driver, self._recorder
         )
-        return _Parts(time, health, replay, agents, sampler)
+        return _Parts(time, health, replay, agents, sampler, commands)
 
     async def _play(self, parts: _Parts, clock: HeldClock, over: asyncio.Future[None]) -> None:
         """From the beginning of time to the last row."""
-        time, health, replay, agents, sampler = parts
+        time, health, replay, agents, sampler, commands = parts
         reporter = _Reporter(self._on_progress, time, self.end_s, agents, replay)
         await sampler.begin()
         clock.begin()
@@ -216,8 +225,12 @@ class LiveRun:
             health.stop()
             await replay.stop()
             await sampler.stop()
+            if commands is not None:
+                await commands.stop()
         await replay.leave()
-        self.client = health.summary()
+        self.client = health.summary() | {
+            "tool_commands": None if commands is None else dict(commands.ends)
+        }
         await sampler.sample(self.end_s)
         for program_id in agents.live:
             replay.count_pauses(program_id)
@@ -232,6 +245,7 @@ class _Parts(NamedTuple):
     replay: ReplayAgents
     agents: Agents
     sampler: Sampler
+    commands: ToolCommands | None
 
 
 class _Reporter:

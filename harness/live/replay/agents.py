@@ -42,7 +42,7 @@ class ReplayAgents:
 
     `driver` is that of our own gateway in this process, which is told of tools and sandboxes; null before
     somebody else's. `model` is the name by which the server knows its model. Clients that do not
-    `release` never say that a program is over.
+    `release` never say that a program is over; `on_over` is told in any case.
     """
 
     def __init__(
@@ -56,9 +56,11 @@ class ReplayAgents:
         driver: LiveDriver | None,
         releases: bool,
         on_error: Callable[[Exception], None],
+        on_over: Callable[[str], None] | None = None,
     ) -> None:
         self._clock, self._caller, self._dialect, self._health = clock, caller, dialect, health
         self._model, self._driver, self._on_error = model, driver, on_error
+        self._on_over = on_over
         self.agents: Agents | None = None
         self._conversations: dict[str, Conversation] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -78,6 +80,8 @@ class ReplayAgents:
                 self._start(self._calls, self._play(live), event.call_id)
             case ProgramFinished():
                 del self._conversations[event.program_id]
+                if self._on_over is not None:
+                    self._on_over(event.program_id)
                 if self._releases_programs:
                     self._start(self._releases, self._release(event.program_id), event.program_id)
             case ToolStarted() | ToolFinished() | SandboxReady():

@@ -37,6 +37,9 @@ from harness.virtual.agents import ToolEnded
 from harness.virtual.programs import LiveCall
 from workloads.model import ToolRun
 
+# A command tells the leash of its group before anything else, and holds the pipe open until it has: so
+# there is no moment in which the harness could be killed and the command not be known.
+_ANNOUNCED = 'echo "+$$" >&0; exec 0</dev/null; exec /bin/sh -c "$1"'
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -53,11 +56,13 @@ class ToolCommands:
         self._command, self._timeout_s = command, timeout_s
         self._clock, self._on_error = clock, on_error
         self._root = Path(tempfile.mkdtemp(prefix="thunderbench-tools-"))
+        reading, self._to_leash = os.pipe()
         self._leash = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", "-S", leash.__file__, str(self._root)],
-            stdin=subprocess.PIPE,
+            stdin=reading,
             start_new_session=True,
         )
+        os.close(reading)
         self._folders: dict[str, Path] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.ends: Counter[str] = Counter()
@@ -80,7 +85,8 @@ class ToolCommands:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._leash.communicate()  # it removes the folder
+        os.close(self._to_leash)
+        self._leash.wait()  # it removes the folder
 
     async def _run(self, live: LiveCall, tool: ToolRun, ended: ToolEnded) -> None:
         try:
@@ -95,6 +101,8 @@ class ToolCommands:
         process = await asyncio.create_subprocess_exec(
             "/bin/sh",
             "-c",
+            _ANNOUNCED,
+            "sh",
             self._command,
             cwd=folder,
             env={
@@ -105,12 +113,11 @@ class ToolCommands:
                 "OBSERVATION_TOKENS": str(tool.observation_tokens),
                 "PROGRAM_ID": program_id,
             },
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=self._to_leash,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._tell_leash("+", process.pid)
         try:
             async with asyncio.timeout(self._timeout_s):
                 code = await process.wait()
@@ -120,13 +127,8 @@ class ToolCommands:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # and what it left in the background
             await process.wait()
-            self._tell_leash("-", process.pid)
+            os.write(self._to_leash, f"-{process.pid}\n".encode())
         return "failed" if code else "done"
-
-    def _tell_leash(self, what: str, group: int) -> None:
-        assert self._leash.stdin is not None, "started with a pipe"
-        self._leash.stdin.write(f"{what}{group}\n".encode())
-        self._leash.stdin.flush()
 
     def _folder(self, program_id: str) -> Path:
         if program_id not in self._folders:

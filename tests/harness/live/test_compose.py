@@ -133,6 +133,25 @@ def test_both_arms_send_the_same_prompts(tmp_path: Path) -> None:
     assert prompts[0] == prompts[1]
 
 
+def test_tools_that_are_commands_take_what_their_commands_take(
+    servers: tuple[ModelServer, ModelServer, list[str]], tmp_path: Path
+) -> None:
+    """Recorded with other times, each of these waits for 50 ms, in a folder that is gone in the end."""
+    log = tmp_path / "log"
+    command = f'echo "$PROGRAM_ID $TOOL" >> {log}; pwd >> {log}; sleep 0.05; test "$PROGRAM_ID" != p0'
+    wired = play(study(servers[2], sets=(f"live.tool_command={json.dumps(command)}",)), tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    calls, tools = run.table("calls").to_pylist(), run.table("tools").to_pylist()
+    assert all(row["finished_s"] - row["started_s"] >= 0.05 for row in tools)
+    assert sum(row["tool_s"] > 0 for row in calls) == len({row["call_id"] for row in tools})
+    failed = sum(row["program_id"] == "p0" for row in tools)
+    assert wired.run.client["tool_commands"] == {"done": len(tools) - failed, "failed": failed}
+    told, folders = (log.read_text().splitlines()[k::2] for k in (0, 1))
+    assert sorted(told) == sorted(f"{row['program_id']} {row['tool']}" for row in tools)
+    assert not [folder for folder in folders if Path(folder).exists()]
+    replay(tmp_path / "run")
+
+
 def test_chat_is_calibrated_on_the_server(tmp_path: Path) -> None:
     server = ModelServer()
     with server.serving() as url:
