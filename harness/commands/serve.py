@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import resource
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from harness import provenance
 from harness.commands.options import json_option
 from harness.errors import SetupError
+from harness.open_files import allow_many_connections
 from schedulers.registry import field_names
 
 if TYPE_CHECKING:
@@ -118,17 +118,10 @@ def _run(spec: ServeSpec, *, as_json: bool) -> int:
     logging.basicConfig(format="thunderbench: %(message)s", level=logging.WARNING, stream=sys.stderr)
     secrets = live.secrets_of(spec, os.environ)
     facts = provenance.of_study(sys.argv[1:])
-    _allow_many_connections()
+    allow_many_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         announce = partial(_announce, spec, as_json=as_json)
         return runner.run(live.serve(spec, secrets, facts, announce))
-
-
-def _allow_many_connections() -> None:
-    """Open files up to what the system allows: each stream takes two."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(spec: ServeSpec, service: Service, *, as_json: bool) -> None:

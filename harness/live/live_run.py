@@ -26,6 +26,7 @@ from harness.live.replay.health import Health
 from harness.live.replay.prompts import Dialect
 from harness.live.replay.sandboxes import AgentSandboxes
 from harness.live.sampler import Probe, Sampler
+from harness.open_files import allow_many_connections
 from harness.virtual.agents import Agents, OpenLoop, Recorder
 from harness.virtual.driver import Progress
 from harness.virtual.sandbox import SandboxPool
@@ -114,6 +115,7 @@ class LiveRun:
 
         SIGTERM ends it with `SystemExit`. Raises `SetupError`, `EngineFailed` and `PolicyFailed`.
         """
+        allow_many_connections()
         with asyncio.Runner(loop_factory=_loop) as runner:
             runner.run(self._until_stopped())
 

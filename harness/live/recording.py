@@ -13,8 +13,9 @@ from typing import TypeAlias
 
 from harness.live.driver import LiveDriver
 from harness.live.ports import ReplicaMetrics
+from harness.live.server_samples import server_sample
 from harness.records import RunWriter
-from harness.rows import CallRow, ProgramRow, SampleRow, ToolRow
+from harness.rows import CallRow, ProgramRow, ToolRow
 from schedulers.contract import (
     Action,
     CallArrived,
@@ -100,30 +101,9 @@ class Recorder:
 
     def sampled(self, driver: LiveDriver, replica: str, metrics: ReplicaMetrics) -> None:
         """What a replica says of its load."""
+        held, programs = driver.held, len(driver.programs)
         self._writer.samples.append(
-            SampleRow(
-                time_s=driver.now,
-                replica=replica,
-                running=metrics.running,
-                waiting=metrics.waiting,
-                held=driver.held,
-                used_tokens=metrics.kv_used_tokens,
-                idle_cached_tokens=None,
-                capacity_tokens=metrics.kv_tokens,
-                queries_total=metrics.queries_total,
-                hits_total=metrics.hits_total,
-                preemptions_total=metrics.preemptions_total,
-                evicted_blocks_total=None,
-                stp_decode_total=None,
-                stp_prefill_total=None,
-                stp_recompute_total=None,
-                stp_unused_total=None,
-                stp_caching_total=None,
-                programs_live=len(driver.programs),
-                sandboxes=0,
-                sandbox_writable_bytes=0,
-                sandbox_image_bytes=0,
-            )
+            server_sample(driver.now, replica, metrics, held=held, programs_live=programs)
         )
 
     def close(self, now: float) -> None:

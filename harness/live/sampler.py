@@ -13,6 +13,7 @@ from typing import Protocol
 from harness.live.driver import LiveDriver
 from harness.live.ports import ReplicaMetrics, UpstreamFailed
 from harness.live.replay.clock import AgentClock
+from harness.live.server_samples import server_sample
 from harness.rows import SampleRow
 from harness.virtual.agents import Agents, Recorder
 from harness.virtual.sandbox import SandboxPool
@@ -98,28 +99,18 @@ class Sampler:
 
     def _row(self, now: float, replica: str, metrics: ReplicaMetrics) -> SampleRow:
         before = self._before.get(replica, ReplicaMetrics())
-        return SampleRow(
-            time_s=now,
-            replica=replica,
-            running=metrics.running,
-            waiting=metrics.waiting,
+        row = server_sample(
+            now,
+            replica,
+            metrics,
             held=None if self._driver is None else self._driver.held,
-            used_tokens=metrics.kv_used_tokens,
-            idle_cached_tokens=None,
-            capacity_tokens=metrics.kv_tokens,
+            programs_live=len(self._agents.live),
+            sandboxes=self._sandboxes,
+        )
+        return row._replace(
             queries_total=_since(before.queries_total, metrics.queries_total),
             hits_total=_since(before.hits_total, metrics.hits_total),
             preemptions_total=_since(before.preemptions_total, metrics.preemptions_total),
-            evicted_blocks_total=None,
-            stp_decode_total=None,
-            stp_prefill_total=None,
-            stp_recompute_total=None,
-            stp_unused_total=None,
-            stp_caching_total=None,
-            programs_live=len(self._agents.live),
-            sandboxes=self._sandboxes.count,
-            sandbox_writable_bytes=self._sandboxes.writable_bytes,
-            sandbox_image_bytes=self._sandboxes.image_bytes,
         )
 
 
