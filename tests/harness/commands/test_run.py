@@ -119,7 +119,7 @@ def test_a_profile_stands_for_a_server(invoke: Invoke, tmp_path: Path) -> None:
     assert found["step_time"] == step
     result = invoke("run", "--dry-run", "--profile", file, "--backend", "http://gpu1:8000")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
-    assert "kv_tokens with the backend servers, which simulates nothing" in result.stderr
+    assert "step_time with the backend servers, which simulates nothing" in result.stderr
 
 
 def test_a_start_spread_delays_the_first_programs(invoke: Invoke, tmp_path: Path) -> None:
