@@ -24,7 +24,9 @@ from harness.virtual.driver import Progress, VirtualRun
 from harness.virtual.engine import Engine, EngineOptions
 from harness.virtual.sandbox import SandboxPool
 from harness.virtual.steptime import StepTime
+from schedulers.contract import Policy
 from workloads.arrivals import Arrivals, ClosedLoop, Gamma, GivenTimes, Poisson
+from workloads.base import Workload
 from workloads.plan import plan_hash
 
 
@@ -54,19 +56,8 @@ def compose(
     contents = ContentTree()
     engines = {f"r{index}": _engine(spec, options, contents) for index in range(spec.replicas)}
     until_the_end = math.isinf(spec.duration_s)
-    recorder = RunWriter(
-        folder,
-        spec_toml=spec.toml(),
-        provenance={
-            **provenance,
-            "started_utc": utc_now(),
-            "simulated": True,
-            "run": key.name,
-            "plan_hash": plan_hash(workload),
-            "policy": {"name": key.scheduler, "config": policy_config(policy), "seed": key.seed},
-            "options": asdict(options) | {"backend": spec.backend},
-        },
-    )
+    about = {"options": asdict(options) | {"backend": spec.backend}}
+    recorder = recorder_of(spec, key, folder, workload, policy, {**provenance, **about})
     run = VirtualRun(
         programs=programs_of(workload),
         size=workload.size if until_the_end else None,  # rounds follow each other while time is left
@@ -86,6 +77,33 @@ def compose(
         on_progress=on_progress,
     )
     return Wired(run, recorder)
+
+
+def recorder_of(
+    spec: RunSpec,
+    key: RunKey,
+    folder: Path,
+    workload: Workload,
+    policy: Policy | None,
+    provenance: Mapping[str, Any],
+) -> RunWriter:
+    """The writer of a run; `policy` is null where a gateway of somebody else's decides."""
+    return RunWriter(
+        folder,
+        spec_toml=spec.toml(),
+        provenance={
+            **provenance,
+            "started_utc": utc_now(),
+            "simulated": not spec.is_live,
+            "run": key.name,
+            "plan_hash": plan_hash(workload),
+            "policy": {
+                "name": key.scheduler,
+                "config": {} if policy is None else policy_config(policy),
+                "seed": key.seed,
+            },
+        },
+    )
 
 
 def _engine(spec: RunSpec, options: EngineOptions, contents: ContentTree) -> Engine:

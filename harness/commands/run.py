@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,34 @@ def run(
     """  # noqa: D301 - click keeps line breaks after a real backspace
     given = {UNITS_LEFT_OUT.get(name, name): _said(value) for name, value in flags.items()}
     given["live"] = None if api is None else {"api": api}
+    read = _reader(given, sets, profile, router)
+    if resume is None:
+        spec = read(config)
+        folder = new_folder(spec)
+    elif config is None and given["output_dir"] is None:
+        spec, folder = resumed_spec(resume, read), resume
+    else:
+        raise SetupError("--resume with --config or --output-dir", "--resume FOLDER alone")
+    if dry_run:
+        _print_plan(spec, folder, as_json=as_json)
+        return 0
+    at_once = _at_once(jobs, spec)
+    total = len(spec.runs())
+    view = choose_view(sys.stderr, total, quiet=quiet or no_progress or as_json, environment=os.environ)
+    facts = provenance.of_study(sys.argv[1:])
+    study = run_study(spec, folder, jobs=at_once, view=view, provenance=facts)
+    if study.summary is None:
+        return explain(study, total, verbose=verbose)
+    print_summary(study.summary, folder, as_json=as_json, quiet=quiet)
+    if report:
+        named(AFTER_RUN)(folder, quiet=quiet or as_json)
+    return 5 if study.summary["invalid"] else 0
+
+
+def _reader(
+    given: Mapping[str, Any], sets: Iterable[str], profile: Path | None, router: str | None
+) -> Callable[[Path | None], RunSpec]:
+    """What makes a resolved spec of a settings file (null: of none) and all that was said besides."""
     below = None if profile is None else _read_profile(profile)
 
     def read(file: Path | None) -> RunSpec:
@@ -148,32 +176,18 @@ def run(
 
         return resolve(spec() if router is None else spec(_routed(spec().own_schedulers, router)))
 
-    if resume is not None:
-        if config is not None or given["output_dir"] is not None:
-            raise SetupError("--resume with --config or --output-dir", "--resume FOLDER alone")
-        spec, folder = resumed_spec(resume, read), resume
-    else:
-        spec = read(config)
-        folder = new_folder(spec)
-    if dry_run:
-        _print_plan(spec, folder, as_json=as_json)
-        return 0
-    if spec.is_live and (jobs or 1) > 1:
+    return read
+
+
+def _at_once(jobs: int | None, spec: RunSpec) -> int:
+    """How many runs are played at a time. Raises `SetupError` for several on real servers."""
+    if not spec.is_live:
+        return jobs or cores()
+    if (jobs or 1) > 1:
         raise SetupError(
             f"--jobs {jobs} with the backend {spec.backend}", "one run at a time on real servers"
         )
-    total = len(spec.runs())
-    view = choose_view(sys.stderr, total, quiet=quiet or no_progress or as_json, environment=os.environ)
-    facts = provenance.of_study(sys.argv[1:])
-    study = run_study(
-        spec, folder, jobs=1 if spec.is_live else jobs or cores(), view=view, provenance=facts
-    )
-    if study.summary is None:
-        return explain(study, total, verbose=verbose)
-    print_summary(study.summary, folder, as_json=as_json, quiet=quiet)
-    if report:
-        named(AFTER_RUN)(folder, quiet=quiet or as_json)
-    return 5 if study.summary["invalid"] else 0
+    return 1
 
 
 def _said(value: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from harness.compose import arrivals_of
+from harness.compose import arrivals_of, recorder_of
 from harness.errors import EngineFailed, SetupError
 from harness.live.cold import make_cold
 from harness.live.driver import LiveDriver, refuse_unmet_needs
@@ -36,14 +36,12 @@ from harness.live.replay.chat import ChatPrompts, calibrated, probes
 from harness.live.replay.prompts import Dialect, TokenPrompts
 from harness.live.routes import Control
 from harness.live_spec import LiveSpec, Server, external_url, is_external
-from harness.provenance import utc_now
 from harness.records import RunWriter
-from harness.resolve import build_policy, load_workload, policy_config, programs_of
+from harness.resolve import build_policy, load_workload, programs_of
 from harness.spec import RunKey, RunSpec
 from harness.virtual.driver import Progress
 from harness.virtual.sandbox import SandboxPool
 from schedulers.contract import Capability, Policy
-from workloads.plan import plan_hash
 
 TARGET = "server"  # what agents call whoever they send their calls to
 CLOSING_S = 1.0  # for what is still being answered when a run is over
@@ -79,23 +77,8 @@ def compose_live(
     workload = load_workload(spec, key.seed)
     policy = None if is_external(key.scheduler) else build_policy(spec, key.scheduler, key.seed)
     until_the_end = math.isinf(spec.duration_s)
-    recorder = RunWriter(
-        folder,
-        spec_toml=spec.toml(),
-        provenance={
-            **provenance,
-            "started_utc": utc_now(),
-            "simulated": False,
-            "run": key.name,
-            "plan_hash": plan_hash(workload),
-            "policy": {
-                "name": key.scheduler,
-                "config": {} if policy is None else policy_config(policy),
-                "seed": key.seed,
-            },
-            "options": {"backend": spec.backend, "servers": [server.url for server in live.servers]},
-        },
-    )
+    about = {"backend": spec.backend, "servers": [server.url for server in live.servers]}
+    recorder = recorder_of(spec, key, folder, workload, policy, {**provenance, "options": about})
     api_key = environment.get("OPENAI_API_KEY")
     place = _Place(spec, live, {} if not api_key else {"Authorization": f"Bearer {api_key}"})
     run = LiveRun(

@@ -6,7 +6,6 @@ as a study's is (`harness.settings`). Keys are never part of it: it names the va
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import tomli_w
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from harness.errors import SetupError
+from harness.live.hook_messages import is_loopback
 from harness.live.identity import DEFAULT_HEADERS, validated_header
 from harness.live.limits import Limits
 from harness.live_spec import Server, read_url
@@ -141,14 +141,6 @@ class ServeSpec(Frozen):
     def toml(self) -> str:
         """The spec as TOML; reading it back gives an equal spec, `output_dir` apart."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude={"output_dir"}, exclude_none=True))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_serve_spec(

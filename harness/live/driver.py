@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from itertools import count
 from typing import assert_never
 
@@ -352,10 +353,16 @@ def refuse_unmet_needs(policy: Policy, offered: frozenset[object], how: str) -> 
     if unmet:
         needs = " and ".join(f"`{need}`" for need in unmet)
         raise SetupError(f"scheduler {policy.name!r} needs {needs}", "servers that offer it", how)
-    unseen = sorted(event.__name__ for event in policy.observes - EVENTS)
+    refuse_untold_events(policy.name, policy.observes)
+
+
+def refuse_untold_events(name: str, observed: AbstractSet[type]) -> None:
+    """Raise `SetupError` when scheduler `name` observes optional events that no live server tells."""
+    unseen = sorted(event.__name__ for event in observed - EVENTS)
     if unseen:
+        told = ", ".join(sorted(event.__name__ for event in EVENTS))
         raise SetupError(
-            f"scheduler {policy.name!r} observes {' and '.join(unseen)}, which no live server tells",
-            f"of the optional events {', '.join(sorted(event.__name__ for event in EVENTS))} only",
-            "Such as another router" if "KvChanged" in unseen else "",
+            f"scheduler {name!r} observes {' and '.join(unseen)}, which no live server tells",
+            f"of the optional events {told} only",
+            "Such as with another router" if "KvChanged" in unseen else "",
         )

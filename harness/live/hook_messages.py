@@ -84,12 +84,13 @@ def parse_address(text: str) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if scheme != "tcp" or not colon or not port.isascii() or not port.isdigit() or int(port) >= 1 << 16:
         raise SetupError(f"the engine hooks' address {text!r}", "a Unix socket, or TCP on loopback", _MEND)
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise SetupError(f"engine hooks at {host!r}", "an address of this machine only", _MEND)
     return Address("", host, int(port))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import SetupError
-from harness.live.driver import EVENTS
+from harness.live.driver import refuse_untold_events
 from harness.live_spec import LiveSpec, is_external
 from harness.resolve import build_policy, policy_config
 from harness.spec import Overrides, RunSpec
@@ -42,7 +42,7 @@ def resolve_live(spec: RunSpec, workload: Workload) -> RunSpec:
         _check_gpus(live)
     policies = {name: build_policy(spec, name, spec.seed) for name in spec.own_schedulers}
     for name, policy in policies.items():
-        _refuse_untold_events(name, policy.observes)
+        refuse_untold_events(name, policy.observes)
     changes["overrides"] = Overrides(
         workload=dict(workload.params),
         scheduler={name: policy_config(policy) for name, policy in policies.items()},
@@ -67,17 +67,6 @@ def _refuse_parameters_of_others(spec: RunSpec) -> None:
     if strange is not None:
         raise SetupError(
             f"settings of {strange}", "a gateway without settings of ours", "Set them where it is started"
-        )
-
-
-def _refuse_untold_events(name: str, observed: frozenset[type]) -> None:
-    unseen = sorted(event.__name__ for event in observed - EVENTS)
-    if unseen:
-        told = ", ".join(sorted(event.__name__ for event in EVENTS))
-        raise SetupError(
-            f"scheduler {name!r} observes {' and '.join(unseen)}, which no live server tells",
-            f"of the optional events {told} only",
-            "Such as with another router" if "KvChanged" in unseen else "",
         )
 
 

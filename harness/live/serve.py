@@ -24,11 +24,12 @@ from aiohttp import web
 from harness.errors import SetupError
 from harness.live.access_log import AccessLog
 from harness.live.clock import LoopClock
-from harness.live.config import ServeSpec, is_loopback
+from harness.live.config import ServeSpec
 from harness.live.driver import LiveDriver, refuse_unmet_needs
 from harness.live.exchange import Ended
 from harness.live.gateway import Gateway
 from harness.live.gateway_metrics import GatewayMetrics, Tally
+from harness.live.hook_messages import is_loopback
 from harness.live.hooks import HookClient, start_command
 from harness.live.http_upstream import HttpUpstream
 from harness.live.identity import IdentityRules

@@ -5,7 +5,8 @@ import tomllib
 import pytest
 
 from harness.errors import SetupError
-from harness.live.config import ServeSpec, is_loopback, read_serve_spec
+from harness.live.config import ServeSpec, read_serve_spec
+from harness.live.hook_messages import is_loopback
 from harness.live.limits import Limits
 from harness.live_spec import Server
 
